@@ -1,0 +1,76 @@
+# Stampede. `make help` is written from the `## ` comments in this file.
+
+.DEFAULT_GOAL := help
+
+# Arguments for the program that `make run` starts, e.g. make run ARGS="--addr 127.0.0.1:9000".
+ARGS ?=
+# Packages and further go test flags for `make test`, e.g. make test PKG=./engine TESTFLAGS="-run Order -v".
+PKG ?= ./...
+TESTFLAGS ?=
+
+# Stamped into the binary. A tree that is not itself a git checkout (a tarball, also one unpacked
+# inside some other repository) or has no tag yet builds as "dev".
+GIT := [ -z "$$(git rev-parse --show-prefix 2>&1)" ] && git
+VERSION ?= $(shell $(GIT) describe --tags --dirty 2>/dev/null || echo dev)
+COMMIT ?= $(shell $(GIT) describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null || echo unknown)
+LDFLAGS = -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+
+# The commit comes from above; Go's own stamping fails the build where git distrusts the folder's owner.
+export GOFLAGS := $(strip $(filter-out -buildvcs=%,$(shell go env GOFLAGS 2>/dev/null)) -buildvcs=false)
+
+# Where `go install` puts tools, so that they are found without a word about PATH.
+TOOLBIN = $(shell .make/tools --bindir)
+
+# Packages start their own Redis and Postgres: two of them at a time are enough for a small machine.
+GOTEST = CGO_ENABLED=1 go test -race -count=1 -p 2
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: setup
+setup: ## Install redis-server >= 7 and PostgreSQL >= 14 with apt, if missing
+	@.make/setup redis postgres
+
+.PHONY: setup-test
+setup-test: ## The same, and the C compiler that the race detector needs
+	@.make/setup redis postgres compiler
+
+.PHONY: build
+build: ## Build bin/stampede
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/stampede ./cmd/stampede
+
+.PHONY: run
+run: setup build ## Set up, build, and start everything with a demo catalogue (ARGS="..." is passed on)
+	@exec bin/stampede up --demo $(ARGS)
+
+.PHONY: test
+test: setup-test ## Run every test under the race detector, against real Redis and Postgres
+	$(GOTEST) -timeout 9m $(TESTFLAGS) $(PKG)
+
+.PHONY: test-long
+test-long: setup-test ## The same with the long tests at their full counts (hours)
+	STAMPEDE_TEST_LONG=1 $(GOTEST) -timeout 12h $(TESTFLAGS) $(PKG)
+
+.PHONY: bench-smoke
+bench-smoke: setup build ## A few seconds of each benchmark, to see that they run
+	go run ./bench smoke
+
+.PHONY: lint
+lint: tools ## Check format, go vet, golangci-lint (also who may import whom) and the Lua scripts
+	@.make/lint
+
+.PHONY: fmt
+fmt: ## Format the Go code
+	@.make/tools gofumpt
+	$(TOOLBIN)/gofumpt -w .
+
+.PHONY: tools
+tools: ## Install the linters at their pinned versions, if missing
+	@.make/tools golangci-lint gofumpt luacheck
+
+.PHONY: clean
+clean: ## Remove what was built (never the data in .stampede)
+	rm -rf bin
+	rm -f coverage.* *.out *.prof *.pprof *.test

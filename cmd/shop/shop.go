@@ -1,0 +1,180 @@
+// Package shop wires a running Stampede from its parts: Redis, Postgres, engine and writer. `stampede serve` and
+// `stampede up` put HTTP in front of it; tests use it as it is.
+package shop
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"stampede/engine"
+	"stampede/persist"
+)
+
+// Config says where a shop's data lives and how it runs. Zero values take the engine's defaults.
+type Config struct {
+	RedisURL    string
+	PostgresURL string
+	Partitions  int  // 0: as the books say, 1 for new ones
+	NoWriter    bool // another process writes
+	Restore     bool // build an empty Redis from the books instead of refusing it
+
+	OperationTimeout time.Duration
+	BacklogCap       int64 // bytes; 0: a quarter of Redis' maxmemory
+
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+}
+
+// Shop is a running one.
+type Shop struct {
+	Engine *engine.Engine
+	Books  *persist.Books
+	Writer *persist.Writer // nil where another process writes
+
+	log        *slog.Logger
+	stopWriter context.CancelFunc
+	stopRest   context.CancelFunc
+	writer     sync.WaitGroup
+	rest       sync.WaitGroup
+}
+
+const (
+	callTimeout   = 2 * time.Second
+	memoryDefault = 1 << 30 // bytes; what a Redis without maxmemory counts as
+	startTimeout  = 30 * time.Second
+)
+
+// Open connects, makes sure that Redis and Postgres belong together, and starts to sell and to write. It does not
+// wait for the doors: see engine.AwaitReady.
+func Open(ctx context.Context, c Config) (*Shop, error) {
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	if c.OperationTimeout == 0 {
+		c.OperationTimeout = callTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	books, err := persist.Open(ctx, c.PostgresURL, 2*engine.PartitionsMax, c.Log)
+	if err != nil {
+		return nil, err
+	}
+	s := &Shop{Books: books, log: c.Log}
+	if err := s.start(ctx, c); err != nil {
+		books.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Shop) start(ctx context.Context, c Config) error {
+	probe, err := engine.Connect(c.RedisURL, 1, c.OperationTimeout)
+	if err != nil {
+		return fmt.Errorf("%w: %w", persist.ErrRefused, err)
+	}
+	defer probe.Close() //nolint:errcheck // nothing is pending
+	partitions, err := s.Books.Bind(ctx, probe, c.Partitions, c.Restore)
+	if err != nil {
+		return err
+	}
+	if c.BacklogCap == 0 {
+		memory := engine.Memory(ctx, probe)
+		if memory == 0 {
+			memory = memoryDefault
+		}
+		c.BacklogCap = memory / 4 / int64(partitions)
+	}
+	node, err := s.Books.LeaseNode(ctx, holder())
+	if err != nil {
+		return err
+	}
+	client, err := engine.Connect(c.RedisURL, 4*partitions+64, c.OperationTimeout)
+	if err != nil {
+		return err
+	}
+	s.Engine, err = engine.New(engine.Config{
+		Redis: client, Partitions: partitions, Node: node.Number, OperationTimeout: c.OperationTimeout,
+		BacklogCap: c.BacklogCap, Log: c.Log, Metrics: c.Metrics, Repair: s.Books.Repair,
+	})
+	if err != nil {
+		return err
+	}
+	if c.Restore {
+		s.Engine.SetRepair(s.Books.Restore)
+	}
+	s.Books.Attach(s.Engine)
+	if !c.NoWriter {
+		stream, err := engine.Connect(c.RedisURL, partitions+1, c.OperationTimeout)
+		if err != nil {
+			return err
+		}
+		s.Writer = persist.NewWriter(s.Books, stream)
+		s.spawn(&s.stopWriter, &s.writer, s.Writer.Run)
+	}
+	s.spawn(&s.stopRest, &s.rest,
+		func(ctx context.Context) { node.Keep(ctx, s.Engine.SetNode) },
+		s.Books.KeepSynced)
+	s.Engine.Start()
+	return nil
+}
+
+// spawn runs tasks on a context of their own, which outlives the one of Open.
+func (s *Shop) spawn(stop *context.CancelFunc, group *sync.WaitGroup, tasks ...func(context.Context)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	*stop = cancel
+	for _, task := range tasks {
+		group.Go(func() { task(ctx) })
+	}
+}
+
+// holder names this process in the table of node numbers.
+func holder() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()[:8])
+}
+
+// Close ends what waits, lets the writer catch up while ctx lasts, and stops. What the writer does not reach stays
+// in Redis for the next one.
+func (s *Shop) Close(ctx context.Context) error {
+	s.stopRest()
+	s.rest.Wait()
+	if s.Writer != nil {
+		s.Engine.Drain()
+		if err := s.AwaitWritten(ctx); err != nil {
+			s.log.Warn("stopped before everything was written; the rest waits in Redis", "error", err)
+		}
+		s.stopWriter()
+		s.writer.Wait()
+	}
+	err := s.Engine.Close()
+	s.Books.Close()
+	return err
+}
+
+// AwaitWritten waits until Postgres holds every event of Redis.
+func (s *Shop) AwaitWritten(ctx context.Context) error {
+	for {
+		lag, err := s.Books.Lag(ctx)
+		if err == nil && lag == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			if err == nil {
+				err = fmt.Errorf("%d events are not in Postgres yet", lag)
+			}
+			return err
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}

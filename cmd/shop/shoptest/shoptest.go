@@ -1,0 +1,121 @@
+// Package shoptest gives a test a shop of its own on a real Redis and a real PostgreSQL.
+package shoptest
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"stampede/cmd/shop"
+	"stampede/cmd/stack"
+	"stampede/cmd/stack/stacktest"
+	"stampede/engine"
+)
+
+const wait = 30 * time.Second
+
+// Shop is a running shop with the servers behind it.
+type Shop struct {
+	*shop.Shop
+	Stack *stack.Stack
+	Redis redis.UniversalClient // for looking and tampering
+
+	t      testing.TB
+	config shop.Config
+	users  int
+}
+
+// Start runs a shop until the test ends.
+func Start(t testing.TB, o stack.Options, c shop.Config) *Shop {
+	t.Helper()
+	s := &Shop{t: t, Stack: stacktest.Start(t, o), config: c}
+	s.config.RedisURL, s.config.PostgresURL = s.Stack.RedisURL(), s.Stack.PostgresURL()
+	if s.config.Log == nil {
+		s.config.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	}
+	client, err := engine.Connect(s.config.RedisURL, 4, 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Redis = client
+	t.Cleanup(func() { _ = client.Close() })
+	s.Shop = s.Open()
+	t.Cleanup(func() { s.Stop() })
+	return s
+}
+
+// Open opens a further shop on the same servers; the caller closes it.
+func (s *Shop) Open() *shop.Shop {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
+	opened, err := shop.Open(ctx, s.config)
+	if err != nil {
+		s.t.Fatalf("open the shop: %v", err)
+	}
+	if err := opened.Engine.AwaitReady(ctx); err != nil {
+		s.t.Fatalf("wait for the doors: %v", err)
+	}
+	return opened
+}
+
+// Stop closes the shop; Reopen starts it again.
+func (s *Shop) Stop() {
+	s.t.Helper()
+	if s.Shop == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
+	if err := s.Close(ctx); err != nil {
+		s.t.Errorf("close the shop: %v", err)
+	}
+	s.Shop = nil
+}
+
+// Reopen starts the shop again after Stop.
+func (s *Shop) Reopen() {
+	s.t.Helper()
+	s.Shop = s.Open()
+}
+
+// User creates a user with a balance in minor units.
+func (s *Shop) User(balance int64) int64 {
+	s.t.Helper()
+	s.users++
+	user, err := s.Books.CreateUser(s.t.Context(), "Buyer", fmt.Sprintf("buyer%d@example.com", s.users))
+	if err != nil {
+		s.t.Fatalf("create a user: %v", err)
+	}
+	if balance > 0 {
+		_, _, err = s.Engine.Charge(s.t.Context(), engine.ChargeRequest{UserID: user.ID, Amount: balance, Key: "first"})
+		if err != nil {
+			s.t.Fatalf("charge: %v", err)
+		}
+	}
+	return user.ID
+}
+
+// Product creates a product.
+func (s *Shop) Product(price, stock int64) int64 {
+	s.t.Helper()
+	p, err := s.Books.CreateProduct(s.t.Context(), "Thing", price, stock)
+	if err != nil {
+		s.t.Fatalf("create a product: %v", err)
+	}
+	return p.ID
+}
+
+// Written waits until Postgres holds everything.
+func (s *Shop) Written() {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
+	if err := s.AwaitWritten(ctx); err != nil {
+		s.t.Fatalf("wait for the writer: %v", err)
+	}
+}

@@ -1,0 +1,80 @@
+package stack
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+)
+
+const (
+	portMin       = 10_000 // below lie the well-known ports of other servers
+	portTriesMax  = 64     // random picks before the kernel is asked
+	startTriesMax = 5      // ports a server is started on before giving up
+)
+
+// FreePort returns a TCP port of 127.0.0.1 on which nobody listens.
+//
+// It lies below the range from which the kernel takes the local ends of outgoing
+// connections: a server that is killed and restarted under load must get its port
+// back, and thousands of clients that dial in the meantime must not take it (even
+// a dial to the very port can, by connecting to itself).
+func FreePort() (int, error) {
+	low := ephemeralLow()
+	if low > portMin {
+		for range portTriesMax {
+			port := portMin + rand.IntN(low-portMin)
+			if portFree(port) {
+				return port, nil
+			}
+		}
+	}
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return 0, fmt.Errorf("find a free port on 127.0.0.1: %w", err)
+	}
+	port := listener.Addr().(*net.TCPAddr).Port
+	return port, listener.Close()
+}
+
+// onFreePort starts a server on a free port. A server that ended although its
+// port is taken by another has lost a race, which is no fault: it gets a new one.
+func onFreePort(start func(port int) error) error {
+	for try := 1; ; try++ {
+		port, err := FreePort()
+		if err != nil {
+			return err
+		}
+		err = start(port)
+		var exit *ExitError
+		if !errors.As(err, &exit) || portFree(port) || try == startTriesMax {
+			return err
+		}
+	}
+}
+
+// portFree tells whether a server could listen on the port now.
+func portFree(port int) bool {
+	listener, err := net.Listen("tcp4", address(port))
+	if err != nil {
+		return false
+	}
+	return listener.Close() == nil
+}
+
+func address(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+
+// ephemeralLow is the lowest port of outgoing connections.
+func ephemeralLow() int {
+	const usual = 32_768
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err != nil {
+		return usual
+	}
+	var low, high int
+	if _, err := fmt.Sscan(string(text), &low, &high); err != nil {
+		return usual
+	}
+	return low
+}

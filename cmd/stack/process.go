@@ -1,0 +1,75 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+)
+
+// process is one run of a server, from its start until it has been reaped.
+type process struct {
+	cmd     *exec.Cmd
+	log     logMark // where this run's output begins
+	started time.Time
+	exited  chan struct{} // closed once reaped; cmd.ProcessState is set by then
+}
+
+// startProcess runs cmd with its output appended to the log file.
+func startProcess(cmd *exec.Cmd, logPath string) (*process, error) {
+	file, mark, err := openLog(logPath)
+	if err != nil {
+		return nil, err
+	}
+	cmd.Stdout, cmd.Stderr = file, file
+	started := time.Now()
+	err = cmd.Start()
+	if closeErr := file.Close(); err == nil && closeErr != nil {
+		err = errors.Join(closeErr, cmd.Process.Kill(), cmd.Wait())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", cmd.Path, err)
+	}
+	p := &process{cmd: cmd, log: mark, started: started, exited: make(chan struct{})}
+	go func() {
+		defer close(p.exited)
+		_ = cmd.Wait() // how it ended stands in cmd.ProcessState
+	}()
+	return p, nil
+}
+
+func (p *process) alive() bool {
+	select {
+	case <-p.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+// status tells how an exited process ended.
+func (p *process) status() string { return p.cmd.ProcessState.String() }
+
+// stop asks the process to end, kills it when it has not within the bound or
+// before ctx ends, and returns when it has been reaped.
+func (p *process) stop(ctx context.Context, sig os.Signal, bound time.Duration) (killed bool) {
+	timer := time.NewTimer(bound)
+	defer timer.Stop()
+	p.signal(sig)
+	p.signal(syscall.SIGCONT) // a frozen process would never see the first one
+	select {
+	case <-p.exited:
+		return false
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	p.signal(syscall.SIGKILL)
+	<-p.exited
+	return true
+}
+
+// signal ignores that the process has ended: the caller waits for just that.
+func (p *process) signal(sig os.Signal) { _ = p.cmd.Process.Signal(sig) }

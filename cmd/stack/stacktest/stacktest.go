@@ -1,0 +1,64 @@
+// Package stacktest gives a test its own Redis and PostgreSQL.
+package stacktest
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"stampede/cmd/stack"
+)
+
+// StopMax bounds the clean-up after a test.
+const StopMax = time.Minute
+
+// Dir returns a data directory for one test, removed when the test ends. Other
+// than below t.TempDir, which is closed to other users, PostgreSQL's own user can
+// reach it when the tests run as root.
+func Dir(t testing.TB) string {
+	t.Helper()
+	parent, err := os.MkdirTemp("", "stampede-test-*")
+	if err != nil {
+		t.Fatalf("make a data directory: %v", err)
+	}
+	if err := os.Chmod(parent, 0o711); err != nil {
+		t.Fatalf("open the data directory to PostgreSQL: %v", err)
+	}
+	dir := filepath.Join(parent, "data")
+	t.Cleanup(func() {
+		if err := stack.Remove(dir); err != nil {
+			t.Errorf("remove the data directory: %v", err)
+		}
+		if err := os.RemoveAll(parent); err != nil {
+			t.Errorf("remove the data directory: %v", err)
+		}
+	})
+	return dir
+}
+
+// Start runs a stack until the test ends. Options.DataDir and Options.Log may be
+// left empty: a new directory, and the log of the test.
+func Start(t testing.TB, o stack.Options) *stack.Stack {
+	t.Helper()
+	if o.DataDir == "" {
+		o.DataDir = Dir(t)
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	}
+	s, err := stack.Start(t.Context(), o)
+	if err != nil {
+		t.Fatalf("start the stack: %v", err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), StopMax)
+		defer cancel()
+		if err := s.Stop(ctx); err != nil {
+			t.Errorf("stop the stack: %v", err)
+		}
+	})
+	return s
+}

@@ -1,0 +1,266 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/tinylib/msgp/msgp"
+
+	"stampede/lua"
+)
+
+// kind is what the corridor knows of a script: how operations become its arguments and its reply their results.
+type kind struct {
+	script *lua.Script
+	// encode appends the KEYS behind meta and events, and the ARGV behind the header, of all operations.
+	encode func(c *call, ops []*operation)
+	// decode reads one operation's reply behind its code and fills its body, or returns nil for a code that is
+	// no success; refusals are read in one place, by decodeReply.
+	decode func(d *decoder, code code, body any) error
+	// minute says that the script wants the minute's hash among its keys.
+	minute bool
+}
+
+// call is one EVALSHA under construction. A worker reuses it.
+type call struct {
+	keys      *Keys
+	partition int
+	minute    int64
+	key       []any
+	arg       []any
+	scratch   []byte
+	ids       map[int64]struct{}
+	order     []int64
+}
+
+func (c *call) reset() {
+	c.key, c.arg = c.key[:0], c.arg[:0]
+}
+
+func (c *call) addKey(key string) { c.key = append(c.key, key) }
+
+// addArg copies b, which may be scratch.
+func (c *call) addArg(b []byte) { c.arg = append(c.arg, string(b)) }
+
+// distinct returns the ids that visit yields, each once, in the order of their first appearance.
+func (c *call) distinct(visit func(yield func(id int64))) []int64 {
+	if c.ids == nil {
+		c.ids = make(map[int64]struct{})
+	}
+	clear(c.ids)
+	c.order = c.order[:0]
+	visit(func(id int64) {
+		if _, seen := c.ids[id]; !seen {
+			c.ids[id] = struct{}{}
+			c.order = append(c.order, id)
+		}
+	})
+	return c.order
+}
+
+// header is what every selling script gets first; see lua/door.lua.
+type header struct {
+	epoch  int64
+	behind bool // work behind a shut door
+}
+
+func (p *partition) encode(c *call, k *kind, h header, ops []*operation) {
+	c.reset()
+	c.keys, c.partition = p.engine.keys, p.number
+	c.addKey(c.keys.Meta(p.number))
+	c.addKey(c.keys.Events(p.number))
+	b := msgp.AppendInt64(c.scratch[:0], h.epoch)
+	behind := int64(0)
+	if h.behind {
+		behind = 1
+	}
+	b = msgp.AppendInt64(b, behind)
+	b = msgp.AppendInt64(b, p.engine.clockOffset.Load())
+	b = msgp.AppendInt64(b, p.engine.backlogCap.Load())
+	c.scratch = msgp.AppendInt64(b, int64(p.engine.cfg.IdempotencyTTL/time.Second))
+	c.addArg(c.scratch)
+	c.minute = p.expectedMinute()
+	k.encode(c, ops)
+}
+
+func (c *call) command(verb, script string) []any {
+	args := make([]any, 0, 3+len(c.key)+len(c.arg))
+	args = append(args, verb, script, len(c.key))
+	args = append(args, c.key...)
+	return append(args, c.arg...)
+}
+
+// callTries bounds how often a call that was certainly not executed is sent again.
+const callTries = 4
+
+// send makes one call for operations of one kind and ends each of them. It re-sends only what Redis has certainly
+// not executed: an unknown script, another minute.
+func (p *partition) send(c *call, k *kind, h header, ops []*operation) {
+	verb, script := "evalsha", k.script.SHA
+	for range callTries {
+		p.encode(c, k, h, ops)
+		ctx, cancel := context.WithTimeout(context.Background(), p.engine.cfg.OperationTimeout)
+		start := time.Now()
+		cmd := redis.NewCmd(ctx, c.command(verb, script)...)
+		_ = p.engine.redis.Process(ctx, cmd)
+		cancel()
+		p.engine.metrics.called(k, len(ops), time.Since(start))
+		reply, err := cmd.Text()
+		if err == nil {
+			p.finish(k, reply, ops)
+			return
+		}
+		switch outcome(err) {
+		case outcomeNoScript:
+			// After a restart or SCRIPT FLUSH: EVAL runs and loads it.
+			verb, script = "eval", k.script.Text
+			continue
+		case outcomeMinute:
+			p.setMinute(err)
+			continue
+		case outcomeScript:
+			p.singly(c, k, h, ops, err)
+		case outcomeShut:
+			p.door.refused(h.epoch)
+			fail(ops, fmt.Errorf("%w: the door is shut", ErrUnavailable))
+		case outcomeNotDone:
+			p.door.doubt()
+			fail(ops, fmt.Errorf("%w: %v", ErrUnavailable, err)) //nolint:errorlint // the cause is for the log
+		default:
+			p.door.doubt()
+			fail(ops, fmt.Errorf("%w: %v", ErrUnknown, err)) //nolint:errorlint // the cause is for the log
+		}
+		return
+	}
+	fail(ops, fmt.Errorf("%w: script %s was not accepted", ErrUnavailable, k.script.Name))
+}
+
+// singly sends the operations of a failed call one by one: scripts fail before their first write, so nothing was
+// done, and one bad operation must not fail its neighbours.
+func (p *partition) singly(c *call, k *kind, h header, ops []*operation, cause error) {
+	if len(ops) == 1 {
+		p.engine.cfg.Log.Error("script failed", "script", k.script.Name, "partition", p.number, "error", cause)
+		fail(ops, fmt.Errorf("%w: script %s: %v", ErrCorrupt, k.script.Name, cause)) //nolint:errorlint // ditto
+		return
+	}
+	p.engine.metrics.fallbacks.Inc()
+	for i := range ops {
+		p.send(c, k, h, ops[i:i+1])
+	}
+}
+
+// finish hands each operation its part of the reply.
+func (p *partition) finish(k *kind, reply string, ops []*operation) {
+	d := &decoder{b: []byte(reply)}
+	for i, op := range ops {
+		err := decodeReply(d, k, op.body)
+		if d.err != nil {
+			// The call was executed; what it did to the rest cannot be read.
+			p.engine.cfg.Log.Error("unreadable reply", "script", k.script.Name, "error", d.err)
+			fail(ops[i:], fmt.Errorf("%w: unreadable reply", ErrUnknown))
+			return
+		}
+		op.done <- err
+	}
+}
+
+func decodeReply(d *decoder, k *kind, body any) error {
+	c := code(d.int())
+	if c == codeOK || c == codeReplay {
+		return k.decode(d, c, body)
+	}
+	r, known := refusals[c]
+	if !known {
+		d.err = fmt.Errorf("unknown code %d", c)
+		return nil
+	}
+	refusal := &Refusal{Reason: r.reason}
+	if r.product {
+		refusal.ProductID = d.int()
+	}
+	if r.left {
+		refusal.Left = d.int()
+	}
+	if r.balance {
+		refusal.Balance = d.int()
+	}
+	return refusal
+}
+
+func fail(ops []*operation, err error) {
+	for _, op := range ops {
+		op.done <- err
+	}
+}
+
+type outcomeKind int
+
+const (
+	outcomeUnknown  outcomeKind = iota // may or may not have been executed
+	outcomeNotDone                     // certainly not executed
+	outcomeNoScript                    // not executed: unknown script
+	outcomeMinute                      // not executed: another minute
+	outcomeShut                        // not executed: the door is shut
+	outcomeScript                      // the script itself failed, before any write
+)
+
+// notDone lists the error prefixes with which Redis turns a call away before it runs.
+var notDone = []string{
+	"LOADING", "BUSY", "OOM", "MISCONF", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK",
+	"CROSSSLOT", "NOREPLICAS", "NOAUTH", "WRONGPASS", "NOPERM", "NOPROTO",
+}
+
+// outcome says what an error tells about the call. Where in doubt it is unknown: a buyer then asks again.
+func outcome(err error) outcomeKind {
+	var reply redis.Error
+	if errors.As(err, &reply) {
+		text := reply.Error()
+		switch {
+		case strings.HasPrefix(text, "DOOR "):
+			return outcomeShut
+		case strings.HasPrefix(text, "NOSCRIPT"):
+			return outcomeNoScript
+		case strings.HasPrefix(text, "MINUTE "):
+			return outcomeMinute
+		}
+		for _, prefix := range notDone {
+			if strings.HasPrefix(text, prefix) {
+				return outcomeNotDone
+			}
+		}
+		if strings.HasPrefix(text, "max number of clients") || strings.HasPrefix(text, "ERR max number of clients") {
+			return outcomeNotDone
+		}
+		return outcomeScript
+	}
+	var op *net.OpError
+	if (errors.As(err, &op) && op.Op == "dial") || errors.Is(err, redis.ErrPoolTimeout) || errors.Is(err, redis.ErrPoolExhausted) {
+		return outcomeNotDone
+	}
+	return outcomeUnknown
+}
+
+// expectedMinute is the minute the script will most likely find: a wrong guess costs one more call.
+func (p *partition) expectedMinute() int64 {
+	now := (time.Now().UnixMilli() + p.engine.clockOffset.Load()) / 60_000
+	return max(now+p.minuteSkew.Load(), p.minuteSeen.Load())
+}
+
+// setMinute takes over the minute of a script that found another. A Redis clock ahead or behind stays remembered
+// as a skew, so that the correction is paid for once and not in each minute.
+func (p *partition) setMinute(err error) {
+	_, text, _ := strings.Cut(err.Error(), "MINUTE ")
+	minute, parseErr := strconv.ParseInt(text, 10, 64)
+	if parseErr != nil {
+		return
+	}
+	now := (time.Now().UnixMilli() + p.engine.clockOffset.Load()) / 60_000
+	p.minuteSkew.Store(minute - now)
+	p.minuteSeen.Store(minute)
+}

@@ -1,0 +1,68 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// Connect returns a client of the Redis at url (redis://, rediss:// or unix://) that never re-sends a command by
+// itself: a script must not run twice behind the engine's back. timeout bounds dialling, reading and writing.
+func Connect(url string, poolSize int, timeout time.Duration) (redis.UniversalClient, error) {
+	o, err := redis.ParseURL(url)
+	if err != nil {
+		return nil, errors.New("the Redis URL cannot be read: expected redis://[user:password@]host:port/db")
+	}
+	o.MaxRetries = -1
+	o.PoolSize = poolSize
+	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = timeout, timeout, timeout, timeout
+	o.DialerRetries = 1
+	o.ContextTimeoutEnabled = true
+	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	return redis.NewClient(o), nil
+}
+
+// Deployment is what must not change while data stands in Redis.
+type Deployment struct {
+	ID         string // also in Postgres: the two belong together
+	Partitions int
+}
+
+// FindDeployment reads the deployment that a Redis belongs to; false where there is none.
+func FindDeployment(ctx context.Context, c redis.UniversalClient) (Deployment, bool, error) {
+	fields, err := c.HGetAll(ctx, DeploymentKey).Result()
+	if err != nil {
+		return Deployment{}, false, fmt.Errorf("%w: %v", ErrUnavailable, err) //nolint:errorlint // for the log
+	}
+	if len(fields) == 0 {
+		return Deployment{}, false, nil
+	}
+	n, err := strconv.Atoi(fields["partitions"])
+	if err != nil || fields["id"] == "" {
+		return Deployment{}, false, fmt.Errorf("%w: key %s", ErrCorrupt, DeploymentKey)
+	}
+	return Deployment{ID: fields["id"], Partitions: n}, true, nil
+}
+
+// ClaimRedis writes the deployment into a Redis that has none.
+func ClaimRedis(ctx context.Context, c redis.UniversalClient, d Deployment) error {
+	if err := c.HSet(ctx, DeploymentKey, "id", d.ID, "partitions", d.Partitions).Err(); err != nil {
+		return fmt.Errorf("%w: %v", ErrUnavailable, err) //nolint:errorlint // for the log
+	}
+	return nil
+}
+
+// Memory returns the server's maxmemory in bytes; 0 where it has none or does not say.
+func Memory(ctx context.Context, c redis.UniversalClient) int64 {
+	values, err := c.ConfigGet(ctx, "maxmemory").Result()
+	if err != nil {
+		return 0 // a server may forbid CONFIG
+	}
+	n, _ := strconv.ParseInt(values["maxmemory"], 10, 64)
+	return n
+}

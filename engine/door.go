@@ -1,0 +1,229 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/tinylib/msgp/msgp"
+
+	"stampede/lua"
+)
+
+// door is what this process knows of a partition's door. The fence itself stands in Redis, in every selling script:
+// this copy only saves asking where the answer is known, and says which epoch to ask with.
+type door struct {
+	state atomic.Pointer[doorState]
+	kick  chan struct{}
+}
+
+type doorState struct {
+	open   bool
+	epoch  int64
+	reason string // why it is shut, for the one who operates it
+}
+
+func (d *door) init() {
+	d.kick = make(chan struct{}, 1)
+	d.shut("not checked yet")
+}
+
+func (d *door) shut(reason string) { d.state.Store(&doorState{reason: reason}) }
+
+// refused notes that Redis turned a call of that epoch away.
+func (d *door) refused(epoch int64) {
+	if s := d.state.Load(); s.open && s.epoch == epoch {
+		d.state.CompareAndSwap(s, &doorState{reason: "Redis refused a call: it restarted or was replaced"})
+	}
+	d.doubt()
+}
+
+// doubt asks for a look at the door soon.
+func (d *door) doubt() {
+	select {
+	case d.kick <- struct{}{}:
+	default:
+	}
+}
+
+// DoorView is a partition's door as Redis holds it, and the server behind it, at one instant.
+type DoorView struct {
+	Standing bool // open, and the node is the one that was opened
+	Position      // of the last event
+	Base     int64
+	Bytes    int64 // of all events ever, cumulative
+	Done     int64 // of those, what Postgres holds
+	Open     bool
+	Node     string // as noted when it was opened
+	Run      string
+	IsNode   string // of the server that answered
+	IsRun    string
+	Replica  bool
+}
+
+// Events is how many events the partition has written in all epochs together.
+func (v *DoorView) Events() int64 { return v.Base + v.Seq }
+
+// Look reads a partition's door. A partition without one has the zero Position.
+func (e *Engine) Look(ctx context.Context, partition int) (DoorView, error) {
+	reply, err := e.upkeep(ctx, lua.Look, []string{e.keys.Meta(partition), e.keys.Events(partition)})
+	if err != nil {
+		return DoorView{}, err
+	}
+	fields, ok := reply.([]any)
+	if !ok || len(fields) != 11 {
+		return DoorView{}, fmt.Errorf("%w: reply of look.lua", ErrCorrupt)
+	}
+	var v DoorView
+	for at, to := range map[int]*int64{0: &v.Epoch, 3: &v.Seq, 4: &v.Base, 5: &v.Bytes, 6: &v.Done} {
+		if text, ok := fields[at].(string); ok {
+			if *to, err = strconv.ParseInt(text, 10, 64); err != nil {
+				return DoorView{}, fmt.Errorf("%w: meta of partition %d", ErrCorrupt, partition)
+			}
+		}
+	}
+	for at, to := range map[int]*string{1: &v.Node, 7: &v.Run, 8: &v.IsNode, 9: &v.IsRun} {
+		*to, _ = fields[at].(string)
+	}
+	v.Open = fields[2] == "1"
+	v.Replica = fields[10] == int64(1)
+	v.Standing = v.Open && v.Node == v.IsNode && !v.Replica
+	return v, nil
+}
+
+// MoveDoor starts an epoch behind the door or opens it, provided Redis is as found; false: look again. Only a repair
+// that holds the partition's lock may call it. base counts the events of all epochs before the new one.
+func (e *Engine) MoveDoor(ctx context.Context, partition int, found DoorView, epoch, base int64, open bool) (bool, error) {
+	flag := 0
+	if open {
+		flag = 1
+	}
+	reply, err := e.upkeep(ctx, lua.Open, []string{e.keys.Meta(partition)},
+		found.IsNode, found.IsRun, found.Epoch, found.Seq, epoch, base, flag)
+	return reply == int64(1), err
+}
+
+// Trim notes that Postgres holds everything up to the checkpoint, whose cumulative bytes are given, and drops stream
+// entries below keep (the zero Position: none).
+func (e *Engine) Trim(ctx context.Context, partition int, checkpoint Position, bytes int64, keep Position) error {
+	_, err := e.upkeep(ctx, lua.Trim, []string{e.keys.Meta(partition), e.keys.Events(partition)},
+		checkpoint.Epoch, bytes, keep.String())
+	return err
+}
+
+// Replay brings Redis forward behind a shut door: from the position found to the last of the entries, in one step.
+// bytes is the journal's cumulative size there. It reports false when Redis is at another position.
+func (e *Engine) Replay(ctx context.Context, partition int, from Position, entries []Entry, bytes int64) (bool, error) {
+	if len(entries) == 0 {
+		return true, nil
+	}
+	to := entries[len(entries)-1].Last
+	set, err := e.fold(partition, entries)
+	if err != nil {
+		return false, err
+	}
+	head := msgp.AppendInt64(nil, from.Epoch)
+	for _, v := range []int64{from.Seq, to.Epoch, to.Seq, bytes} {
+		head = msgp.AppendInt64(head, v)
+	}
+	keys := append([]string{e.keys.Meta(partition)}, set.keys...)
+	reply, err := e.upkeep(ctx, lua.Replay, keys, append([]any{string(head)}, set.args...)...)
+	return reply == int64(1), err
+}
+
+// upkeep runs a script of repair or upkeep. All of them are safe to repeat.
+func (e *Engine) upkeep(ctx context.Context, s *lua.Script, keys []string, args ...any) (any, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.OperationTimeout)
+	defer cancel()
+	reply, err := e.redis.EvalSha(ctx, s.SHA, keys, args...).Result()
+	if err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") {
+		reply, err = e.redis.Eval(ctx, s.Text, keys, args...).Result()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: script %s: %v", ErrUnavailable, s.Name, err) //nolint:errorlint // for the log
+	}
+	return reply, nil
+}
+
+const (
+	doorEvery   = 500 * time.Millisecond // between looks at an open door
+	doorRetry   = 100 * time.Millisecond // first wait after a failed repair, doubling
+	doorRetryMx = 2 * time.Second
+)
+
+// keepDoor looks at the door until ctx ends, and has it repaired where it does not stand open.
+func (p *partition) keepDoor(ctx context.Context) {
+	wait, last := doorRetry, ""
+	for {
+		pause := doorEvery
+		if err := p.checkDoor(ctx); err != nil {
+			if text := err.Error(); text != last && ctx.Err() == nil {
+				p.engine.cfg.Log.Warn("door shut", "partition", p.number, "reason", text)
+				last = text
+			}
+			pause = wait
+			wait = min(2*wait, doorRetryMx)
+		} else {
+			if last != "" {
+				p.engine.cfg.Log.Info("door open", "partition", p.number, "epoch", p.door.state.Load().epoch)
+			}
+			wait, last = doorRetry, ""
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		case <-p.door.kick:
+			timer.Stop()
+			if last != "" {
+				// A shut door is retried in its own rhythm, however many callers ask.
+				time.Sleep(min(pause, doorRetry))
+			}
+		}
+	}
+}
+
+// checkDoor opens this process's copy where Redis is open, after a repair if need be.
+func (p *partition) checkDoor(ctx context.Context) error {
+	e := p.engine
+	v, err := e.Look(ctx, p.number)
+	if err == nil && !v.Standing {
+		p.door.shut("being compared with the books")
+		if e.cfg.Repair == nil {
+			err = errors.New("no Postgres to repair it from")
+		} else if err = e.cfg.Repair(ctx, p.number); err == nil {
+			v, err = e.Look(ctx, p.number)
+		}
+	}
+	if err == nil && !v.Standing {
+		err = errors.New("still shut after a repair")
+	}
+	if err != nil {
+		p.door.shut(err.Error())
+		return err
+	}
+	if s := p.door.state.Load(); !s.open || s.epoch != v.Epoch {
+		p.door.state.Store(&doorState{open: true, epoch: v.Epoch})
+	}
+	return nil
+}
+
+// confirmDoor makes sure that what Redis does not hold is truly missing: a Redis that lost data must not turn a
+// user or product into "not found" before its repair.
+func (e *Engine) confirmDoor(ctx context.Context, p *partition) error {
+	v, err := e.Look(ctx, p.number)
+	if err == nil && v.Standing {
+		return nil
+	}
+	p.door.doubt()
+	if err == nil {
+		err = fmt.Errorf("%w: the door of partition %d is shut", ErrUnavailable, p.number)
+	}
+	return err
+}

@@ -1,0 +1,212 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+)
+
+// Config is what an engine needs. Zero values take the defaults named.
+type Config struct {
+	// Redis must not re-send commands by itself: see Connect. The engine closes it.
+	Redis redis.UniversalClient
+	// Partitions is P, fixed for the life of a deployment.
+	Partitions int
+	// Node is this engine's leased node number, 0 to NodesMax-1; no two living engines share one.
+	Node int
+	// Repair compares a partition's Redis with the books and opens its door; nil leaves a shut door shut.
+	Repair func(ctx context.Context, partition int) error
+
+	QueueMax         int           // operations waiting a partition; 16,384
+	BatchMax         int           // operations a call; 256
+	BatchLinesMax    int           // order lines a call; 1,024
+	Workers          int           // calls in flight a partition; 2
+	OperationTimeout time.Duration // wait in the queue, and again for a call; 2 s
+	IdempotencyTTL   time.Duration // lifetime of a record; 25 h, so that 24 h hold for clocks that differ
+	BacklogCap       int64         // bytes of events that Postgres lacks; 256 MiB
+
+	Log     *slog.Logger          // slog.Default()
+	Metrics prometheus.Registerer // nil: none
+}
+
+func (c *Config) setDefaults() error {
+	orDefault(&c.QueueMax, 16_384)
+	orDefault(&c.BatchMax, 256)
+	orDefault(&c.BatchLinesMax, 1024)
+	orDefault(&c.Workers, 2)
+	orDefault(&c.OperationTimeout, 2*time.Second)
+	orDefault(&c.IdempotencyTTL, 25*time.Hour)
+	orDefault(&c.BacklogCap, 256<<20)
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	switch {
+	case c.Redis == nil:
+		return errors.New("engine: no Redis client")
+	case c.BatchMax > 1000:
+		return errors.New("engine: a batch has at most 1,000 operations") // the scripts unpack their keys
+	}
+	return nil
+}
+
+func orDefault[T int | int64 | time.Duration](v *T, d T) {
+	if *v == 0 {
+		*v = d
+	}
+}
+
+// Engine decides sales in Redis. Its methods are safe for concurrent use.
+type Engine struct {
+	cfg         Config
+	redis       redis.UniversalClient
+	keys        *Keys
+	ids         *idSource
+	partitions  []*partition
+	metrics     *metrics
+	clockOffset atomic.Int64 // ms
+	backlogCap  atomic.Int64 // bytes
+
+	workers sync.WaitGroup
+	keepers sync.WaitGroup
+	stop    context.CancelFunc
+	started bool
+}
+
+// New returns an engine that does not run yet: upkeep methods work, sales wait for Start.
+func New(cfg Config) (*Engine, error) {
+	if err := cfg.setDefaults(); err != nil {
+		return nil, err
+	}
+	keys, err := NewKeys(cfg.Partitions)
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{cfg: cfg, redis: cfg.Redis, keys: keys}
+	if e.ids, err = newIDSource(cfg.Node, e.now); err != nil {
+		return nil, err
+	}
+	e.backlogCap.Store(cfg.BacklogCap)
+	for n := range cfg.Partitions {
+		p := &partition{engine: e, number: n, queue: newBatcher(cfg.QueueMax, cfg.OperationTimeout)}
+		p.door.init()
+		e.partitions = append(e.partitions, p)
+	}
+	if e.metrics, err = newMetrics(e, cfg.Metrics); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// SetRepair sets what repairs a shut door, before Start.
+func (e *Engine) SetRepair(repair func(ctx context.Context, partition int) error) {
+	e.cfg.Repair = repair
+}
+
+// SetNode changes the node number after the lease of the old one was lost.
+func (e *Engine) SetNode(node int) { e.ids.setNode(node) }
+
+// SetClockOffset turns the clock of scripts and ids; tests use it.
+func (e *Engine) SetClockOffset(d time.Duration) { e.clockOffset.Store(d.Milliseconds()) }
+
+func (e *Engine) now() time.Time {
+	return time.Now().Add(time.Duration(e.clockOffset.Load()) * time.Millisecond)
+}
+
+// Keys returns the deployment's key builders.
+func (e *Engine) Keys() *Keys { return e.keys }
+
+// Start begins to sell, partition by partition as the doors open.
+func (e *Engine) Start() {
+	ctx, stop := context.WithCancel(context.Background())
+	e.stop, e.started = stop, true
+	for _, p := range e.partitions {
+		e.keepers.Go(func() { p.keepDoor(ctx) })
+		for range e.cfg.Workers {
+			e.workers.Go(p.work)
+		}
+	}
+}
+
+// Drain refuses new operations and ends those that wait, bounded by their timeouts.
+func (e *Engine) Drain() {
+	for _, p := range e.partitions {
+		p.queue.close()
+	}
+	if e.started {
+		e.workers.Wait()
+	}
+}
+
+// Close drains the engine, stops it and closes the Redis client.
+func (e *Engine) Close() error {
+	e.Drain()
+	if e.started {
+		e.stop()
+		e.keepers.Wait()
+	}
+	return e.redis.Close()
+}
+
+// Ready reports which partitions do not sell, and why: nil when all do.
+func (e *Engine) Ready() error {
+	var errs []error
+	for _, p := range e.partitions {
+		if s := p.door.state.Load(); !s.open {
+			errs = append(errs, fmt.Errorf("partition %d: door shut: %s", p.number, s.reason))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// CheckDoors looks at every door now, in Redis.
+func (e *Engine) CheckDoors(ctx context.Context) error {
+	var errs []error
+	for _, p := range e.partitions {
+		v, err := e.Look(ctx, p.number)
+		switch {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("partition %d: %w", p.number, err))
+		case !v.Standing:
+			p.door.doubt()
+			errs = append(errs, fmt.Errorf("partition %d: door shut: %s", p.number, p.door.state.Load().reason))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// AwaitReady waits until every door stands open and this engine knows it.
+func (e *Engine) AwaitReady(ctx context.Context) error {
+	for {
+		err := e.Ready()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+func (e *Engine) partitionOf(user int64) *partition { return e.partitions[e.keys.OfUser(user)] }
+
+// read gets a string key. A missing one is confirmed by a look at the door, so that it is truly missing.
+func (e *Engine) read(ctx context.Context, p *partition, key string) (value string, found bool, err error) {
+	value, err = e.redis.Get(ctx, key).Result()
+	switch {
+	case err == nil:
+		return value, true, nil
+	case errors.Is(err, redis.Nil):
+		return "", false, e.confirmDoor(ctx, p)
+	}
+	p.door.doubt()
+	return "", false, fmt.Errorf("%w: reading from Redis: %v", ErrUnavailable, err) //nolint:errorlint // for the log
+}

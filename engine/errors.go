@@ -1,0 +1,105 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+)
+
+// What an operation may end in, beside success. A refusal changed nothing and stored nothing.
+var (
+	// ErrInvalid wraps what is wrong with a request's values.
+	ErrInvalid = errors.New("invalid request")
+	// ErrKeyReused: the idempotency key was used with another request.
+	ErrKeyReused = errors.New("the idempotency key was used with another request")
+	// ErrUserNotFound: no such user.
+	ErrUserNotFound = errors.New("user not found")
+	// ErrProductNotFound: no such product; a *Refusal names it.
+	ErrProductNotFound = errors.New("product not found")
+	// ErrOrderNotFound: no such order of that user.
+	ErrOrderNotFound = errors.New("order not found")
+	// ErrOutOfStock: less is left than asked; a *Refusal names product and units left.
+	ErrOutOfStock = errors.New("out of stock")
+	// ErrInsufficientBalance: the balance does not cover the total.
+	ErrInsufficientBalance = errors.New("insufficient balance")
+	// ErrBalanceLimit: the balance would pass BalanceMax.
+	ErrBalanceLimit = errors.New("balance limit reached")
+	// ErrStockLimit: the stock would pass StockMax.
+	ErrStockLimit = errors.New("stock limit reached")
+	// ErrEmailTaken: another user has that email.
+	ErrEmailTaken = errors.New("email taken")
+
+	// ErrOverloaded: not done, for lack of room: a queue is full, a deadline passed before the operation was sent,
+	// or the writer's backlog is at its cap.
+	ErrOverloaded = errors.New("overloaded, not done")
+	// ErrUnavailable: not done: Redis or Postgres cannot be reached, or the door is shut.
+	ErrUnavailable = errors.New("unavailable, not done")
+	// ErrElsewhere: not done: the product's stock lies in another partition.
+	ErrElsewhere = errors.New("stock lies in another partition, not done")
+	// ErrUnknown: it may or may not be done; the same request with the same key tells.
+	ErrUnknown = errors.New("outcome unknown")
+	// ErrCorrupt: Redis holds something that no script writes.
+	ErrCorrupt = errors.New("corrupt data in Redis")
+)
+
+// Refusal is an error of this package with what a buyer needs to act on it.
+type Refusal struct {
+	Reason    error // one of the errors above
+	ProductID int64 // where one product is the reason
+	Left      int64 // units that are left of it
+	Balance   int64 // where the balance is the reason, in minor units
+}
+
+// Error says the reason and its figures.
+func (r *Refusal) Error() string {
+	switch {
+	case errors.Is(r.Reason, ErrOutOfStock), errors.Is(r.Reason, ErrStockLimit):
+		return fmt.Sprintf("%v: product %d, %d left", r.Reason, r.ProductID, r.Left)
+	case r.ProductID != 0:
+		return fmt.Sprintf("%v: product %d", r.Reason, r.ProductID)
+	case errors.Is(r.Reason, ErrInsufficientBalance), errors.Is(r.Reason, ErrBalanceLimit):
+		return fmt.Sprintf("%v: balance %d", r.Reason, r.Balance)
+	}
+	return r.Reason.Error()
+}
+
+// Unwrap gives the reason to errors.Is.
+func (r *Refusal) Unwrap() error { return r.Reason }
+
+// code is what a script answers for an operation; lua/door.lua names the same numbers.
+type code int
+
+const (
+	codeOK                  code = 0
+	codeReplay              code = 1
+	codeKeyReused           code = 2
+	codeBacklog             code = 3
+	codeUserNotFound        code = 4
+	codeProductNotFound     code = 5
+	codeOutOfStock          code = 6
+	codeInsufficientBalance code = 7
+	codeBalanceLimit        code = 8
+	codeStockLimit          code = 9
+	codeCorrupt             code = 10
+)
+
+// refusals says which error a code stands for, and which figures follow it in the reply.
+var refusals = map[code]struct {
+	reason  error
+	product bool
+	left    bool
+	balance bool
+}{
+	codeKeyReused:           {reason: ErrKeyReused},
+	codeBacklog:             {reason: ErrOverloaded},
+	codeUserNotFound:        {reason: ErrUserNotFound},
+	codeProductNotFound:     {reason: ErrProductNotFound, product: true},
+	codeOutOfStock:          {reason: ErrOutOfStock, product: true, left: true},
+	codeInsufficientBalance: {reason: ErrInsufficientBalance, balance: true},
+	codeBalanceLimit:        {reason: ErrBalanceLimit, balance: true},
+	codeStockLimit:          {reason: ErrStockLimit, left: true},
+	codeCorrupt:             {reason: ErrCorrupt, product: true},
+}
+
+func invalid(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, args...))
+}

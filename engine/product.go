@@ -1,0 +1,227 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Product is a product of the catalogue, with the stock that can be bought now.
+type Product struct {
+	ID        int64
+	Name      string
+	Price     int64 // minor units
+	Stock     int64 // units
+	Version   int64 // of name and price; grows with each change
+	CreatedAt time.Time
+}
+
+// RestockRequest changes a product's stock by hand.
+type RestockRequest struct {
+	ProductID int64
+	Delta     int64 // units, not 0
+	Reason    string
+	Key       string // idempotency key, in the admins' scope
+}
+
+// Restock changes stock by Delta and returns the units after it. The second result says that an earlier call with
+// the same key did.
+func (e *Engine) Restock(ctx context.Context, r RestockRequest) (int64, bool, error) {
+	switch {
+	case r.ProductID < 1:
+		return 0, false, invalid("the product id must be a positive integer")
+	case r.Delta == 0 || r.Delta > StockMax || r.Delta < -StockMax:
+		return 0, false, invalid("delta must be -%d to %d and not 0", StockMax, StockMax)
+	case len(r.Reason) > 4*NameMax || len([]rune(r.Reason)) > NameMax:
+		return 0, false, invalid("reason has more than %d characters", NameMax)
+	case r.ProductID > IDMax:
+		return 0, false, &Refusal{Reason: ErrProductNotFound, ProductID: r.ProductID}
+	}
+	if err := checkKey(r.Key); err != nil {
+		return 0, false, err
+	}
+	p := e.partitions[e.keys.Home(r.ProductID)]
+	op := &restockOp{
+		product: r.ProductID, delta: r.Delta, reason: r.Reason, key: r.Key,
+		fingerprint: fingerprint("POST /products/{id}/stock", adminScope,
+			strconv.FormatInt(r.ProductID, 10), strconv.FormatInt(r.Delta, 10), r.Reason),
+	}
+	if err := e.usedElsewhere(ctx, p, r.Key); err != nil {
+		return 0, false, err
+	}
+	if err := p.queue.do(ctx, restockKind, op, 1); err != nil {
+		return 0, false, err
+	}
+	return op.stock, op.replayed, nil
+}
+
+// usedElsewhere looks for an admin's key in the partitions that do not hold the product: there it can only have
+// served another request. The script itself sees only its own partition.
+func (e *Engine) usedElsewhere(ctx context.Context, home *partition, key string) error {
+	for _, p := range e.partitions {
+		if p == home {
+			continue
+		}
+		_, found, err := e.read(ctx, p, e.keys.Idempotency(p.number, adminScope, key))
+		if err != nil {
+			return err
+		}
+		if found {
+			return ErrKeyReused
+		}
+	}
+	return nil
+}
+
+// List puts a product of Postgres into every partition: name, price and version, and its stock where none stands
+// yet. The home partition gets the initial units. Safe to repeat.
+func (e *Engine) List(ctx context.Context, product Product, initialStock int64) error {
+	for _, p := range e.partitions {
+		op := &listOp{product: product}
+		if e.keys.Home(product.ID) == p.number {
+			op.initial = initialStock
+		}
+		if err := p.queue.do(ctx, listKind, op, 1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Product returns a product with its stock, read after the call began.
+func (e *Engine) Product(ctx context.Context, id int64) (Product, error) {
+	if id < 1 {
+		return Product{}, invalid("the product id must be a positive integer")
+	}
+	if id <= IDMax {
+		found, err := e.products(ctx, []int64{id})
+		if err != nil {
+			return Product{}, err
+		}
+		if len(found) == 1 {
+			return found[0], nil
+		}
+		if err := e.confirmDoor(ctx, e.partitions[0]); err != nil {
+			return Product{}, err
+		}
+	}
+	return Product{}, &Refusal{Reason: ErrProductNotFound, ProductID: id}
+}
+
+// scanChunk is how many ids one step of Products looks at; ids come from a sequence, so they are nearly dense.
+const scanChunk = 256
+
+// Products returns up to limit products with ids above after, by id, and whether there may be more.
+func (e *Engine) Products(ctx context.Context, after int64, limit int) ([]Product, bool, error) {
+	p := e.partitions[0]
+	text, found, err := e.read(ctx, p, e.keys.Listed(p.number))
+	if err != nil {
+		return nil, false, err
+	}
+	if !found {
+		return nil, false, e.confirmDoor(ctx, p)
+	}
+	highest, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return nil, false, fmt.Errorf("%w: highest product id", ErrCorrupt)
+	}
+	products := make([]Product, 0, limit+1)
+	for next := after + 1; next <= highest && len(products) <= limit; {
+		n := min(int64(scanChunk), highest-next+1, int64(limit+1-len(products)+8))
+		ids := make([]int64, n)
+		for i := range ids {
+			ids[i] = next + int64(i)
+		}
+		found, err := e.products(ctx, ids)
+		if err != nil {
+			return nil, false, err
+		}
+		products = append(products, found...)
+		next += n
+	}
+	if len(products) > limit {
+		return products[:limit], true, nil
+	}
+	return products, false, nil
+}
+
+// products reads catalogue records and stocks, one MGET a partition; ids without a product are left out.
+func (e *Engine) products(ctx context.Context, ids []int64) ([]Product, error) {
+	pipe := e.redis.Pipeline()
+	shares := make([]*redis.SliceCmd, len(e.partitions))
+	for i, p := range e.partitions {
+		keys := make([]string, 0, 2*len(ids))
+		for _, id := range ids {
+			keys = append(keys, e.keys.Stock(p.number, id))
+		}
+		if i == 0 {
+			for _, id := range ids {
+				keys = append(keys, e.keys.Catalogue(p.number, id))
+			}
+		}
+		shares[i] = pipe.MGet(ctx, keys...)
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, fmt.Errorf("%w: reading products: %v", ErrUnavailable, err) //nolint:errorlint // for the log
+	}
+	products := make([]Product, 0, len(ids))
+	for i, id := range ids {
+		record, ok := shares[0].Val()[len(ids)+i].(string)
+		if !ok {
+			continue
+		}
+		product, err := decodeCatalogue(id, record)
+		if err != nil {
+			return nil, err
+		}
+		listed, err := sumShares(&product, shares, i)
+		if err != nil {
+			return nil, err
+		}
+		if listed {
+			products = append(products, product)
+		}
+	}
+	return products, nil
+}
+
+// sumShares adds up the product's shares; a share that is missing means that List has not come to that partition yet.
+func sumShares(product *Product, shares []*redis.SliceCmd, at int) (listed bool, err error) {
+	for _, share := range shares {
+		text, found := share.Val()[at].(string)
+		if !found {
+			return false, nil
+		}
+		units, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return false, fmt.Errorf("%w: stock of product %d", ErrCorrupt, product.ID)
+		}
+		product.Stock += units
+	}
+	return true, nil
+}
+
+// encodeCatalogue writes the record that scripts read prices from: version:price:created at in ms:name.
+func encodeCatalogue(p Product) string {
+	return strconv.FormatInt(p.Version, 10) + ":" + strconv.FormatInt(p.Price, 10) + ":" +
+		strconv.FormatInt(p.CreatedAt.UnixMilli(), 10) + ":" + p.Name
+}
+
+func decodeCatalogue(id int64, record string) (Product, error) {
+	fields := strings.SplitN(record, ":", 4)
+	if len(fields) == 4 {
+		version, err1 := strconv.ParseInt(fields[0], 10, 64)
+		price, err2 := strconv.ParseInt(fields[1], 10, 64)
+		created, err3 := strconv.ParseInt(fields[2], 10, 64)
+		if err1 == nil && err2 == nil && err3 == nil {
+			return Product{
+				ID: id, Name: fields[3], Price: price, Version: version, CreatedAt: time.UnixMilli(created).UTC(),
+			}, nil
+		}
+	}
+	return Product{}, fmt.Errorf("%w: catalogue record of product %d", ErrCorrupt, id)
+}

@@ -1,0 +1,73 @@
+package engine
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/tinylib/msgp/msgp"
+)
+
+const (
+	orderRecordVersion = 1
+	historyMax         = 16 // steps of an order; the machine allows three
+)
+
+// encodeOrder writes an order's record as lua/place.lua does. Times in it count from created, in ms, so that the
+// common record stays small:
+//
+//	version, status, user id, created ms, expires ms or 0, total, [product, quantity, price ...],
+//	[status, ms after created, reason ...]
+func encodeOrder(o *Order) []byte {
+	created := o.CreatedAt.UnixMilli()
+	b := make([]byte, 0, 48+12*len(o.Items))
+	b = msgp.AppendInt64(b, orderRecordVersion)
+	b = msgp.AppendInt64(b, int64(o.Status))
+	b = msgp.AppendInt64(b, o.UserID)
+	b = msgp.AppendInt64(b, created)
+	expires := int64(0)
+	if !o.ExpiresAt.IsZero() {
+		expires = o.ExpiresAt.UnixMilli()
+	}
+	b = msgp.AppendInt64(b, expires)
+	b = msgp.AppendInt64(b, o.Total)
+	b = msgp.AppendArrayHeader(b, uint32(3*len(o.Items)))
+	for _, i := range o.Items {
+		b = msgp.AppendInt64(b, i.ProductID)
+		b = msgp.AppendInt64(b, i.Quantity)
+		b = msgp.AppendInt64(b, i.Price)
+	}
+	b = msgp.AppendArrayHeader(b, uint32(3*len(o.History)))
+	for _, s := range o.History {
+		b = msgp.AppendInt64(b, int64(s.Status))
+		b = msgp.AppendInt64(b, s.At.UnixMilli()-created)
+		b = msgp.AppendString(b, s.Reason)
+	}
+	return b
+}
+
+func decodeOrder(id int64, record string) (Order, error) {
+	d := &decoder{b: []byte(record)}
+	if version := d.int(); d.err == nil && version != orderRecordVersion {
+		d.err = fmt.Errorf("record version %d is newer than this program", version)
+	}
+	o := Order{ID: id, Status: Status(d.int()), UserID: d.int()}
+	created := d.int()
+	o.CreatedAt = time.UnixMilli(created).UTC()
+	if expires := d.int(); expires != 0 {
+		o.ExpiresAt = time.UnixMilli(expires).UTC()
+	}
+	o.Total = d.int()
+	flat := d.ints(3 * LinesMax)
+	o.Items = make([]Item, len(flat)/3)
+	for i := range o.Items {
+		o.Items[i] = Item{ProductID: flat[3*i], Quantity: flat[3*i+1], Price: flat[3*i+2]}
+	}
+	o.History = make([]Step, d.array(3*historyMax)/3)
+	for i := range o.History {
+		o.History[i] = Step{Status: Status(d.int()), At: time.UnixMilli(created + d.int()).UTC(), Reason: d.string()}
+	}
+	if d.err != nil || len(o.History) == 0 {
+		return Order{}, fmt.Errorf("%w: record of order %d: %v", ErrCorrupt, id, d.err) //nolint:errorlint // for the log
+	}
+	return o, nil
+}

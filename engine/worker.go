@@ -1,0 +1,68 @@
+package engine
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+// partition is one of P: its queue, its door, its workers.
+type partition struct {
+	engine     *Engine
+	number     int
+	queue      *batcher
+	door       door
+	minuteSkew atomic.Int64 // minutes Redis is ahead of this process
+	minuteSeen atomic.Int64 // last minute a script corrected us to
+}
+
+// work takes batches until the queue is closed and empty. Two workers a partition let one prepare while Redis runs
+// the other's call.
+func (p *partition) work() {
+	c := &call{}
+	var batch, group, rest []*operation
+	for {
+		batch = p.queue.take(batch[:0], p.engine.cfg.BatchMax, p.engine.cfg.BatchLinesMax)
+		if len(batch) == 0 {
+			return
+		}
+		batch = p.expire(batch)
+		// All that waits together is concurrent, so calls by kind break no order; within a kind it is kept.
+		for len(batch) > 0 {
+			group, rest = group[:0], rest[:0]
+			for _, op := range batch {
+				if op.kind == batch[0].kind {
+					group = append(group, op)
+				} else {
+					rest = append(rest, op)
+				}
+			}
+			p.sendOpen(c, group[0].kind, group)
+			batch, rest = append(batch[:0], rest...), rest[:0]
+		}
+	}
+}
+
+// sendOpen sends where the door stands open, and otherwise refuses without asking Redis.
+func (p *partition) sendOpen(c *call, k *kind, ops []*operation) {
+	state := p.door.state.Load()
+	if !state.open {
+		fail(ops, fmt.Errorf("%w: %s", ErrUnavailable, state.reason))
+		return
+	}
+	p.send(c, k, header{epoch: state.epoch}, ops)
+}
+
+// expire ends the operations whose deadline has passed; they were not sent.
+func (p *partition) expire(ops []*operation) []*operation {
+	now := time.Now()
+	kept := ops[:0]
+	for _, op := range ops {
+		if now.After(op.deadline) {
+			op.done <- fmt.Errorf("%w: waited too long in the queue", ErrOverloaded)
+			continue
+		}
+		kept = append(kept, op)
+	}
+	return kept
+}

@@ -1,0 +1,92 @@
+-- door.lua: the prelude of every script that sells; lua.go puts it between a script's first line and its body.
+--
+-- It reads the arguments that all of them share, keeps the door (design: no stale engine and no stale node
+-- sells anything), and writes the one stream entry of a call.
+--
+-- KEYS
+--   1  meta    hash: epoch, node, open, seq, bytes, done, minute
+--   2  events  stream
+-- ARGV
+--   1  msgpack sequence: epoch the caller knows, 1 to work behind a shut door (repair only) or 0,
+--      clock offset in ms (0 in production), backlog cap in bytes, lifetime of an idempotency record in s
+--
+-- Numbers: amounts stay below 2^53, which Lua's doubles hold exactly. redis.call prints a number argument
+-- with 17 digits, so they are handed over as they are; `..` and tostring keep 14 digits and are never used on them.
+
+local epoch, behind, clock_offset_ms, backlog_cap_bytes, idempotency_ttl_s = cmsgpack.unpack(ARGV[1])
+
+-- The answers of an operation. engine/errors.go turns the same numbers into errors; a test holds the two together.
+local code = {
+    ok = 0,
+    replay = 1,
+    key_reused = 2,
+    backlog = 3,
+    user_not_found = 4,
+    product_not_found = 5,
+    out_of_stock = 6,
+    insufficient_balance = 7,
+    balance_limit = 8,
+    stock_limit = 9,
+    corrupt = 10,
+}
+
+-- The cap of a balance and of a charge, in minor units.
+local BALANCE_MAX = 100000000000000
+local STOCK_MAX = 1000000000
+-- What a stream entry costs Redis beside its payload: id, field names, listpack and radix tree node.
+local ENTRY_OVERHEAD_BYTES = 96
+-- unpack fails near 8,000 values (LUAI_MAXCSTACK).
+local UNPACK_MAX = 4000
+
+-- enter returns the state of the door, or nil and the error to answer with when it is shut.
+local function enter()
+    local m = redis.call('HMGET', KEYS[1], 'epoch', 'node', 'open', 'seq', 'bytes', 'done', 'minute')
+    local node = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+    if tonumber(m[1]) ~= epoch or m[2] ~= node or (m[3] ~= '1' and behind ~= 1) then
+        return nil, redis.error_reply('DOOR is shut: epoch, node or state is not what the caller expects')
+    end
+    local t = redis.call('TIME')
+    local now_ms = t[1] * 1000 + math.floor(t[2] / 1000) + clock_offset_ms
+    local bytes = tonumber(m[5])
+    return {
+        seq = tonumber(m[4]),
+        bytes = bytes,
+        backlog_full = bytes - tonumber(m[6]) > backlog_cap_bytes,
+        now_ms = now_ms,
+        -- A clock that steps back must not reopen a minute that readers have seen closed.
+        minute = math.max(math.floor(now_ms / 60000), tonumber(m[7])),
+    }
+end
+
+-- gather reads string keys first to last in as few MGETs as unpack allows; nil stands as false.
+local function gather(first, last)
+    if last - first < UNPACK_MAX then
+        if last < first then return {} end
+        return redis.call('MGET', unpack(KEYS, first, last))
+    end
+    local all = {}
+    for from = first, last, UNPACK_MAX do
+        local part = redis.call('MGET', unpack(KEYS, from, math.min(from + UNPACK_MAX - 1, last)))
+        for i = 1, #part do all[#all + 1] = part[i] end
+    end
+    return all
+end
+
+-- emit writes the call's events as one stream entry whose id is <epoch>-<last seq>. It is the first write of every
+-- script: XADD is the only one that could still fail, on an id that is not new, and then nothing has changed.
+local function emit(door, events)
+    if #events == 0 then return end
+    local payload = table.concat(events)
+    local last_seq = door.seq + #events
+    redis.call('XADD', KEYS[2], string.format('%.0f-%.0f', epoch, last_seq),
+        'v', 1, 'f', door.seq + 1, 'd', payload)
+    redis.call('HSET', KEYS[1], 'seq', last_seq, 'bytes', door.bytes + #payload + ENTRY_OVERHEAD_BYTES,
+        'minute', door.minute)
+end
+
+-- put writes pairs of key and value in as few MSETs as unpack allows.
+local function put(pairs_flat)
+    for from = 1, #pairs_flat, UNPACK_MAX do
+        redis.call('MSET', unpack(pairs_flat, from, math.min(from + UNPACK_MAX - 1, #pairs_flat)))
+    end
+end

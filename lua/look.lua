@@ -1,0 +1,20 @@
+#!lua flags=no-writes
+-- look.lua: reads the door and everything a repair or a check compares, at one instant.
+--
+-- KEYS
+--   1  meta
+--   2  events
+-- ARGV
+--   none
+-- Replies
+--   array: epoch, node, open, seq, base, bytes, done, run (fields of meta; false where missing),
+--   the server's replication id, the server's run id, 1 if the server is a replica else 0
+-- Event
+--   none
+
+local m = redis.call('HMGET', KEYS[1], 'epoch', 'node', 'open', 'seq', 'base', 'bytes', 'done', 'run')
+local replication = redis.call('INFO', 'replication')
+m[9] = string.match(replication, 'master_replid:(%x+)')
+m[10] = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+m[11] = string.match(replication, 'role:(%a+)') == 'slave' and 1 or 0
+return m

@@ -1,0 +1,72 @@
+// Package lua holds the scripts that decide: one file a script, embedded in the binary.
+//
+// A script that sells starts with the prelude door.lua, which keeps the door, reads the shared arguments
+// and writes the stream entry. Repair and upkeep scripts (look, open, replay, trim) work without it.
+package lua
+
+import (
+	"crypto/sha1" //nolint:gosec // Redis names scripts by SHA-1; nothing is protected by it.
+	"embed"
+	"encoding/hex"
+	"fmt"
+	"strings"
+)
+
+//go:embed *.lua
+var files embed.FS
+
+// Script is a Lua script as Redis runs it.
+type Script struct {
+	Name string // file name without .lua
+	Text string // what EVAL takes
+	SHA  string // what EVALSHA takes: lower-case hex
+}
+
+// Scripts that sell, behind the door.
+var (
+	Place   = guarded("place")
+	Charge  = guarded("charge")
+	Restock = guarded("restock")
+	List    = guarded("list")
+	Enroll  = guarded("enroll")
+)
+
+// Scripts of repair and upkeep.
+var (
+	Look   = plain("look")
+	Open   = plain("open")
+	Replay = plain("replay")
+	Trim   = plain("trim")
+)
+
+// All lists every script, for loading ahead and for tests.
+func All() []*Script {
+	return []*Script{Place, Charge, Restock, List, Enroll, Look, Open, Replay, Trim}
+}
+
+func plain(name string) *Script {
+	return script(name, source(name))
+}
+
+// guarded puts the prelude behind the script's first line, which must stay the shebang: without it Redis would
+// neither refuse work beyond maxmemory up front nor check the slots of the keys.
+func guarded(name string) *Script {
+	first, body, ok := strings.Cut(source(name), "\n")
+	if !ok || !strings.HasPrefix(first, "#!lua") {
+		panic(fmt.Sprintf("lua: %s.lua does not begin with #!lua", name))
+	}
+	return script(name, first+"\n"+source("door")+body)
+}
+
+func script(name, text string) *Script {
+	sum := sha1.Sum([]byte(text)) //nolint:gosec // see the import
+	return &Script{Name: name, Text: text, SHA: hex.EncodeToString(sum[:])}
+}
+
+func source(name string) string {
+	text, err := files.ReadFile(name + ".lua")
+	if err != nil {
+		panic(fmt.Sprintf("lua: %v", err)) // embedded at build time
+	}
+	return string(text)
+}

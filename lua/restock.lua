@@ -1,0 +1,89 @@
+#!lua
+-- restock.lua: changes stock by a signed delta: restocks and write-offs.
+--
+-- KEYS
+--   1         meta
+--   2         events
+--   3..       N idempotency records, one an operation (equal keys may repeat)
+--   then      S stock shares, one a distinct product, in units
+-- ARGV
+--   1         header, see door.lua
+--   2         msgpack sequence: array of the S product ids
+--   3..       N operations, each a msgpack sequence: product id, idempotency key, fingerprint (16 bytes),
+--             delta in units (not 0), reason
+-- Replies
+--   one string: for each operation a msgpack sequence
+--   ok                 0, stock after
+--   replay             1, stock after
+--   key_reused         2
+--   backlog            3
+--   product_not_found  5, product id
+--   out_of_stock       6, product id, units left
+--   stock_limit        9, units left
+--   error DOOR: not done, the door is shut
+-- Event
+--   3 restocked: [3, product id, key, fingerprint, delta, reason, time in ms, stock after]
+
+local OK, REPLAY, KEY_REUSED, BACKLOG = code.ok, code.replay, code.key_reused, code.backlog
+local PRODUCT_NOT_FOUND, OUT_OF_STOCK, STOCK_LIMIT = code.product_not_found, code.out_of_stock, code.stock_limit
+local EVENT_HEAD = '\152\003' -- msgpack: array of 8, kind 3
+
+local pack, sub = cmsgpack.pack, string.sub
+
+local door, shut = enter()
+if shut then return shut end
+
+local products = cmsgpack.unpack(ARGV[2])
+local n, s = #ARGV - 2, #products
+local record_at, stock_at = 2, 2 + n
+
+local found = gather(record_at + 1, stock_at + s)
+local records, stocks = {}, {}
+for i = 1, n do records[KEYS[record_at + i]] = found[i] end
+for i = 1, s do stocks[products[i]] = tonumber(found[n + i] or nil) end
+
+local replies, events, writes, new_records, changed = {}, {}, {}, {}, {}
+for i = 1, n do
+    local operation = ARGV[2 + i]
+    local product, _, fingerprint, delta = cmsgpack.unpack(operation)
+    local record_key = KEYS[record_at + i]
+    local record, stock = records[record_key], stocks[product]
+    if record then
+        if sub(record, 1, 16) == fingerprint then
+            replies[i] = pack(REPLAY, cmsgpack.unpack(sub(record, 17)))
+        else
+            replies[i] = pack(KEY_REUSED)
+        end
+    elseif door.backlog_full then
+        replies[i] = pack(BACKLOG)
+    elseif not stock then
+        replies[i] = pack(PRODUCT_NOT_FOUND, product)
+    elseif stock + delta < 0 then
+        replies[i] = pack(OUT_OF_STOCK, product, stock)
+    elseif stock + delta > STOCK_MAX then
+        replies[i] = pack(STOCK_LIMIT, stock)
+    else
+        stock = stock + delta
+        stocks[product] = stock
+        changed[product] = true
+        records[record_key] = fingerprint .. pack(stock)
+        new_records[#new_records + 1] = record_key
+        events[#events + 1] = EVENT_HEAD .. operation .. pack(door.now_ms, stock)
+        replies[i] = pack(OK, stock)
+    end
+end
+
+if #events > 0 then
+    emit(door, events)
+    for i = 1, s do
+        if changed[products[i]] then
+            writes[#writes + 1] = KEYS[stock_at + i]
+            writes[#writes + 1] = stocks[products[i]]
+        end
+    end
+    put(writes)
+    for _, key in ipairs(new_records) do
+        redis.call('SET', key, records[key], 'EX', idempotency_ttl_s)
+    end
+end
+return table.concat(replies)

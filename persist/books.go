@@ -1,0 +1,190 @@
+package persist
+
+import (
+	"context"
+	"crypto/rand"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/redis/go-redis/v9"
+
+	"stampede/engine"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// ErrRefused wraps what the operator must settle before Stampede can run: Redis and Postgres that do not belong
+// together, another number of partitions, an empty Redis with books in Postgres.
+var ErrRefused = errors.New("refused")
+
+func refused(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrRefused, fmt.Sprintf(format, args...))
+}
+
+// Books is the Postgres of a deployment.
+type Books struct {
+	pool   *pgxpool.Pool
+	engine *engine.Engine
+	log    *slog.Logger
+}
+
+// Open connects to Postgres and migrates its schema. poolSize bounds connections; writers take one a partition.
+func Open(ctx context.Context, url string, poolSize int, log *slog.Logger) (*Books, error) {
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		// The parser's text may repeat the URL and with it the password.
+		return nil, refused("the Postgres URL cannot be read: expected postgres://user:password@host:port/database")
+	}
+	cfg.MaxConns = int32(poolSize) //nolint:gosec // a small number
+	cfg.ConnConfig.ConnectTimeout = 5 * time.Second
+	// Nothing is trimmed from Redis before it is safe here, whatever the server's default.
+	cfg.ConnConfig.RuntimeParams["synchronous_commit"] = "on"
+	cfg.ConnConfig.RuntimeParams["application_name"] = "stampede"
+	cfg.ConnConfig.RuntimeParams["timezone"] = "UTC"
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("opening Postgres: %w", err)
+	}
+	b := &Books{pool: pool, log: log}
+	if err := b.migrate(ctx); err != nil {
+		pool.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// Close closes all connections.
+func (b *Books) Close() { b.pool.Close() }
+
+// Attach names the engine whose Redis these books belong to. Before anything but Bind.
+func (b *Books) Attach(e *engine.Engine) { b.engine = e }
+
+// migrate brings the schema forward under a lock, so that processes that start together do not collide.
+func (b *Books) migrate(ctx context.Context) error {
+	db := stdlib.OpenDBFromPool(b.pool)
+	defer db.Close() //nolint:errcheck // closes the wrapper, not the pool
+	dir, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	lock, err := b.pool.Acquire(ctx)
+	if err != nil {
+		return connectError(err)
+	}
+	defer lock.Release()
+	if _, err := lock.Exec(ctx, "SELECT pg_advisory_lock($1, 0)", lockMigrate); err != nil {
+		return fmt.Errorf("locking the schema: %w", err)
+	}
+	defer lock.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1, 0)", lockMigrate) //nolint:errcheck // ends with the session at the latest
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, dir)
+	if err != nil {
+		return err
+	}
+	if _, err := provider.Up(ctx); err != nil {
+		return fmt.Errorf("migrating the schema: %w", err)
+	}
+	return nil
+}
+
+// connectError makes a first connection's failure readable without repeating the URL.
+func connectError(err error) error {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return refused("Postgres turned the connection away: %s; check user, password and database of the Postgres URL", pg.Message)
+	}
+	text := err.Error()
+	if i := strings.LastIndex(text, "dial error: "); i >= 0 {
+		text = text[i:]
+	}
+	return refused("Postgres cannot be reached (%s); is it running at the Postgres URL?", text)
+}
+
+// Classes of advisory locks.
+const (
+	lockMigrate = 0x5354_0001
+	lockWriter  = 0x5354_0002
+	lockRepair  = 0x5354_0003
+)
+
+// Bind makes sure that this Postgres and this Redis belong together and to P partitions (0: whatever they were made
+// with, 1 for new ones), and returns P. A fresh pair is made to belong together. restoring allows an empty Redis
+// beside books.
+func (b *Books) Bind(ctx context.Context, client redis.UniversalClient, partitions int, restoring bool) (int, error) {
+	inRedis, redisHas, err := engine.FindDeployment(ctx, client)
+	if err != nil {
+		return 0, redisConnectError(err)
+	}
+	var here engine.Deployment
+	err = b.pool.QueryRow(ctx, "SELECT id, partitions FROM deployment").Scan(&here.ID, &here.Partitions)
+	booksHave := err == nil
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return 0, fmt.Errorf("reading the deployment: %w", err)
+	}
+	switch {
+	case redisHas && !booksHave:
+		return 0, refused("this Redis belongs to deployment %s, but this Postgres has no books: is the Postgres URL right?", inRedis.ID)
+	case redisHas && inRedis.ID != here.ID:
+		return 0, refused("Redis belongs to deployment %s and Postgres to %s: check both URLs", inRedis.ID, here.ID)
+	case redisHas && inRedis.Partitions != here.Partitions:
+		return 0, refused("Redis has %d partitions and Postgres %d: one of them was changed by hand", inRedis.Partitions, here.Partitions)
+	case booksHave && partitions != 0 && partitions != here.Partitions:
+		return 0, refused("these books have %d partitions, not %d: drop --partitions, or rebuild with stampede restore", here.Partitions, partitions)
+	case redisHas:
+		return here.Partitions, nil
+	case booksHave:
+		var sold bool
+		if err := b.pool.QueryRow(ctx, "SELECT EXISTS (SELECT FROM checkpoints WHERE fence > 0)").Scan(&sold); err != nil {
+			return 0, err
+		}
+		if sold && !restoring {
+			return 0, errEmptyRedis
+		}
+	default:
+		here = engine.Deployment{ID: strings.ToLower(rand.Text()[:16]), Partitions: max(partitions, 1)}
+		if err := b.found(ctx, here); err != nil {
+			return 0, err
+		}
+	}
+	return here.Partitions, engine.ClaimRedis(ctx, client, here)
+}
+
+var errEmptyRedis = refused("Redis is empty, but Postgres holds the books of a shop: run `stampede restore` to rebuild Redis from them, or correct the Redis URL")
+
+// found writes the deployment and its partitions' checkpoints.
+func (b *Books) found(ctx context.Context, d engine.Deployment) error {
+	return pgx.BeginFunc(ctx, b.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "INSERT INTO deployment (id, partitions) VALUES ($1, $2)", d.ID, d.Partitions); err != nil {
+			return fmt.Errorf("founding the deployment: %w", err)
+		}
+		_, err := tx.Exec(ctx, "INSERT INTO checkpoints (partition) SELECT generate_series(0, $1 - 1)", d.Partitions)
+		return err
+	})
+}
+
+func redisConnectError(err error) error {
+	return refused("Redis cannot be used (%v); is it running at the Redis URL, and is the password right?", err)
+}
+
+// Ping reports whether Postgres answers.
+func (b *Books) Ping(ctx context.Context) error {
+	if err := b.pool.Ping(ctx); err != nil {
+		return fmt.Errorf("%w: Postgres does not answer", engine.ErrUnavailable)
+	}
+	return nil
+}
+
+// unavailable hides the driver's words from clients and keeps them for the log.
+func unavailable(what string, err error) error {
+	return fmt.Errorf("%w: %s: %v", engine.ErrUnavailable, what, err) //nolint:errorlint // for the log
+}

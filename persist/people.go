@@ -1,0 +1,151 @@
+package persist
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"stampede/engine"
+)
+
+const uniqueViolation = "23505"
+
+// CreateUser writes a user and opens its account in Redis. When only the second step fails the outcome is unknown:
+// the account is opened by Sync.
+func (b *Books) CreateUser(ctx context.Context, name, email string) (engine.User, error) {
+	if err := b.engine.Ready(); err != nil {
+		return engine.User{}, unavailable("the shop is not open", err)
+	}
+	u := engine.User{Name: name, Email: email}
+	err := b.pool.QueryRow(ctx, "INSERT INTO users (name, email) VALUES ($1, $2) RETURNING id, created_at", name, email).
+		Scan(&u.ID, &u.CreatedAt)
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Code == uniqueViolation {
+		return engine.User{}, engine.ErrEmailTaken
+	}
+	if err != nil {
+		return engine.User{}, unavailable("writing the user", err)
+	}
+	if err := b.engine.Enroll(ctx, u.ID); err != nil {
+		b.log.Warn("account not opened yet", "user", u.ID, "error", err)
+		return engine.User{}, engine.ErrUnknown
+	}
+	return u, nil
+}
+
+// User reads a user.
+func (b *Books) User(ctx context.Context, id int64) (engine.User, error) {
+	u := engine.User{ID: id}
+	err := b.pool.QueryRow(ctx, "SELECT name, email, created_at FROM users WHERE id = $1", id).
+		Scan(&u.Name, &u.Email, &u.CreatedAt)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return engine.User{}, engine.ErrUserNotFound
+	}
+	if err != nil {
+		return engine.User{}, unavailable("reading the user", err)
+	}
+	return u, nil
+}
+
+// CreateProduct writes a product and lists it in every partition. When only the second step fails the outcome is
+// unknown: the product is listed by Sync.
+func (b *Books) CreateProduct(ctx context.Context, name string, price, stock int64) (engine.Product, error) {
+	if err := b.engine.Ready(); err != nil {
+		return engine.Product{}, unavailable("the shop is not open", err)
+	}
+	p := engine.Product{Name: name, Price: price, Stock: stock}
+	err := b.pool.QueryRow(ctx, `
+		INSERT INTO products (name, price, initial_stock) VALUES ($1, $2, $3) RETURNING id, version, created_at`,
+		name, price, stock).Scan(&p.ID, &p.Version, &p.CreatedAt)
+	if err != nil {
+		return engine.Product{}, unavailable("writing the product", err)
+	}
+	if err := b.engine.List(ctx, p, stock); err != nil {
+		b.log.Warn("product not listed yet", "product", p.ID, "error", err)
+		return engine.Product{}, engine.ErrUnknown
+	}
+	return p, nil
+}
+
+// syncChunk bounds what one round of Sync takes.
+const syncChunk = 1000
+
+// Sync brings users and products that Redis may lack into it: those whose process died between the two steps.
+// Everything in it is safe to repeat.
+func (b *Books) Sync(ctx context.Context) error {
+	users, err := b.column(ctx, "SELECT id FROM users WHERE NOT in_redis ORDER BY id LIMIT $1")
+	if err != nil {
+		return err
+	}
+	for _, id := range users {
+		if err := b.engine.Enroll(ctx, id); err != nil {
+			return err
+		}
+	}
+	rows, err := b.pool.Query(ctx, selectProducts+" WHERE NOT in_redis ORDER BY id LIMIT $1", syncChunk)
+	if err != nil {
+		return unavailable("reading products", err)
+	}
+	listings, err := pgx.CollectRows(rows, scanListing)
+	if err != nil {
+		return unavailable("reading products", err)
+	}
+	products := make([]int64, len(listings))
+	for i, l := range listings {
+		products[i] = l.ID
+		if err := b.engine.List(ctx, l.Product, l.InitialStock); err != nil {
+			return err
+		}
+	}
+	for table, ids := range map[string][]int64{"users": users, "products": products} {
+		if len(ids) == 0 {
+			continue
+		}
+		if _, err := b.pool.Exec(ctx, "UPDATE "+table+" SET in_redis = true WHERE id = ANY($1)", ids); err != nil {
+			return unavailable("marking "+table, err)
+		}
+	}
+	return nil
+}
+
+func (b *Books) column(ctx context.Context, sql string) ([]int64, error) {
+	rows, err := b.pool.Query(ctx, sql, syncChunk)
+	if err != nil {
+		return nil, unavailable("reading users", err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return nil, unavailable("reading users", err)
+	}
+	return ids, nil
+}
+
+const selectProducts = "SELECT id, name, price, version, created_at, initial_stock FROM products"
+
+func scanListing(row pgx.CollectableRow) (l engine.Listing, err error) {
+	err = row.Scan(&l.ID, &l.Name, &l.Price, &l.Version, &l.CreatedAt, &l.InitialStock)
+	return l, err
+}
+
+const syncEvery = 2 * time.Second
+
+// KeepSynced runs Sync until ctx ends.
+func (b *Books) KeepSynced(ctx context.Context) {
+	tick := time.NewTicker(syncEvery)
+	defer tick.Stop()
+	for {
+		if err := b.engine.Ready(); err == nil {
+			if err := b.Sync(ctx); err != nil && ctx.Err() == nil {
+				b.log.Warn("people and catalogue not synced", "error", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,241 @@
+package persist
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"stampede/engine"
+)
+
+// Repair compares a partition of Redis with the books and opens its door: after it, Redis holds everything that the
+// journal holds, and sells in an epoch of its own. A Redis that is merely known under a new name is opened as it
+// stands. One process repairs at a time.
+//
+// The order matters. The books learn of the new epoch before Redis does, and the door opens last: a repair that dies
+// anywhere leaves the door shut and is begun anew by the next.
+func (b *Books) Repair(ctx context.Context, partition int) error {
+	return b.repair(ctx, partition, false)
+}
+
+// Restore builds a partition of an empty Redis from the books and opens it.
+func (b *Books) Restore(ctx context.Context, partition int) error {
+	return b.repair(ctx, partition, true)
+}
+
+func (b *Books) repair(ctx context.Context, partition int, restoring bool) error {
+	conn, err := b.pool.Acquire(ctx)
+	if err != nil {
+		return unavailable("Postgres cannot be reached for the repair", err)
+	}
+	defer conn.Release()
+	var mine bool
+	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1, $2)", lockRepair, partition).Scan(&mine); err != nil {
+		return unavailable("locking the repair", err)
+	}
+	if !mine {
+		return fmt.Errorf("%w: another process repairs it", engine.ErrUnavailable)
+	}
+	defer conn.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1, $2)", lockRepair, partition) //nolint:errcheck // ends with the session at the latest
+
+	found, err := b.engine.Look(ctx, partition)
+	if err != nil || found.Standing {
+		return err
+	}
+	if found.Replica {
+		return fmt.Errorf("%w: the server is a replica", engine.ErrUnavailable)
+	}
+	r := repair{books: b, partition: partition, restoring: restoring}
+	same, err := r.compare(ctx, conn, found)
+	if err != nil {
+		return err
+	}
+	if same {
+		return r.move(ctx, found, found.Epoch, found.Base, true)
+	}
+	return r.reopen(ctx)
+}
+
+// repair is one on its way.
+type repair struct {
+	books     *Books
+	partition int
+	restoring bool
+
+	found engine.DoorView // after the replay
+	epoch int64           // the new one
+	base  int64           // events before it
+}
+
+// compare holds Redis against the checkpoint, replays what it lacks and writes the new epoch into the books, in one
+// transaction that keeps writers out. It reports true when there is nothing to repair.
+func (r *repair) compare(ctx context.Context, conn *pgxpool.Conn, found engine.DoorView) (same bool, err error) {
+	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		at, err := readCheckpoint(ctx, tx, r.partition, " FOR UPDATE")
+		if err != nil {
+			return err
+		}
+		switch {
+		case found.Epoch > at.fence:
+			return refused("partition %d of Redis is in epoch %d, these books know %d at most: this Postgres is older than its Redis", r.partition, found.Epoch, at.fence)
+		case found.Epoch == 0 && at.fence > 0 && !r.restoring:
+			return errEmptyRedis
+		case found.Open && found.Run == found.IsRun && found.Epoch == at.fence:
+			// The same process under a new replication id, as when a first replica attaches: nothing was lost.
+			same = true
+			return nil
+		}
+		last := found.Position
+		r.found, r.base = found, found.Events()
+		if found.Compare(at.Position) < 0 {
+			last, r.base = at.Position, at.events
+			if err := r.replay(ctx, tx, at); err != nil {
+				return err
+			}
+		}
+		r.epoch = max(found.Epoch, at.fence) + 1
+		return r.enterEpoch(ctx, tx, last)
+	})
+	return same, err
+}
+
+// replayEntries is how many journal rows a step of the replay takes.
+const replayEntries = 64
+
+// replay brings Redis forward to the checkpoint.
+func (r *repair) replay(ctx context.Context, tx pgx.Tx, to checkpoint) error {
+	from, events := r.found.Position, int64(0)
+	for at := from; at.Compare(to.Position) < 0; {
+		entries, err := journal(ctx, tx, r.partition, at, replayEntries)
+		if err != nil {
+			return err
+		}
+		if len(entries) == 0 {
+			return refused("the journal of partition %d ends at %v, before its checkpoint %v: rows were deleted", r.partition, at, to.Position)
+		}
+		done, err := r.books.engine.Replay(ctx, r.partition, at, entries, to.bytes)
+		if err != nil {
+			return err
+		}
+		if !done {
+			return fmt.Errorf("%w: Redis changed during the repair", engine.ErrUnavailable)
+		}
+		at = entries[len(entries)-1].Last
+		events += at.Seq - entries[0].First + 1
+	}
+	r.books.log.Warn("replayed the journal", "partition", r.partition, "from", from.String(), "to", to.String(), "events", events)
+	found, err := r.books.engine.Look(ctx, r.partition)
+	if err == nil && found.Position != to.Position {
+		err = fmt.Errorf("%w: Redis changed during the repair", engine.ErrUnavailable)
+	}
+	r.found = found
+	return err
+}
+
+// enterEpoch writes the ends of earlier epochs and the new one. An epoch that a repair named and never opened ended
+// at 0.
+func (r *repair) enterEpoch(ctx context.Context, tx pgx.Tx, last engine.Position) error {
+	b := &pgx.Batch{}
+	b.Queue("UPDATE epochs SET last_seq = $3 WHERE partition = $1 AND epoch = $2", r.partition, last.Epoch, last.Seq)
+	b.Queue("UPDATE epochs SET last_seq = 0 WHERE partition = $1 AND epoch > $2", r.partition, last.Epoch)
+	b.Queue("INSERT INTO epochs (partition, epoch, reason) VALUES ($1, $2, $3)", r.partition, r.epoch, r.reason())
+	b.Queue("UPDATE checkpoints SET fence = $2 WHERE partition = $1", r.partition, r.epoch)
+	if err := tx.SendBatch(ctx, b).Close(); err != nil {
+		return unavailable("writing the new epoch", err)
+	}
+	return nil
+}
+
+func (r *repair) reason() string {
+	switch {
+	case r.restoring:
+		return "restored from the books"
+	case r.found.Epoch == 0:
+		return "new"
+	case r.found.Run != r.found.IsRun:
+		return "Redis restarted or was replaced"
+	}
+	return "an earlier repair did not finish"
+}
+
+// reopen starts the epoch behind the shut door, brings people and catalogue up to date, and opens.
+func (r *repair) reopen(ctx context.Context) error {
+	if err := r.move(ctx, r.found, r.epoch, r.base, false); err != nil {
+		return err
+	}
+	if err := r.people(ctx); err != nil {
+		return err
+	}
+	if err := r.catalogue(ctx); err != nil {
+		return err
+	}
+	found, err := r.books.engine.Look(ctx, r.partition)
+	if err != nil {
+		return err
+	}
+	if err := r.move(ctx, found, r.epoch, found.Base, true); err != nil {
+		return err
+	}
+	r.books.log.Info("opened", "partition", r.partition, "epoch", r.epoch, "reason", r.reason())
+	return nil
+}
+
+func (r *repair) move(ctx context.Context, found engine.DoorView, epoch, base int64, open bool) error {
+	done, err := r.books.engine.MoveDoor(ctx, r.partition, found, epoch, base, open)
+	if err == nil && !done {
+		err = fmt.Errorf("%w: Redis changed during the repair", engine.ErrUnavailable)
+	}
+	return err
+}
+
+const peopleChunk = 10_000
+
+// people opens accounts that Redis may have lost: opening one leaves no event, so there is no position to go by.
+func (r *repair) people(ctx context.Context) error {
+	e := r.books.engine
+	for after := int64(0); ; {
+		rows, err := r.books.pool.Query(ctx, "SELECT id FROM users WHERE id > $1 ORDER BY id LIMIT $2", after, peopleChunk)
+		if err != nil {
+			return unavailable("reading users", err)
+		}
+		ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+		if err != nil {
+			return unavailable("reading users", err)
+		}
+		if len(ids) == 0 {
+			return nil
+		}
+		after = ids[len(ids)-1]
+		mine := ids[:0]
+		for _, id := range ids {
+			if e.Keys().OfUser(id) == r.partition {
+				mine = append(mine, id)
+			}
+		}
+		if err := e.EnrollBehind(r.partition, r.epoch, mine); err != nil {
+			return err
+		}
+	}
+}
+
+func (r *repair) catalogue(ctx context.Context) error {
+	for after := int64(0); ; {
+		rows, err := r.books.pool.Query(ctx, selectProducts+" WHERE id > $1 ORDER BY id LIMIT $2", after, peopleChunk)
+		if err != nil {
+			return unavailable("reading products", err)
+		}
+		listings, err := pgx.CollectRows(rows, scanListing)
+		if err != nil {
+			return unavailable("reading products", err)
+		}
+		if len(listings) == 0 {
+			return nil
+		}
+		after = listings[len(listings)-1].ID
+		if err := r.books.engine.ListBehind(r.partition, r.epoch, listings); err != nil {
+			return err
+		}
+	}
+}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -188,7 +189,7 @@ func (e *Engine) order(ctx context.Context, p *partition, id int64) (Order, erro
 	if !found {
 		return Order{}, ErrOrderNotFound
 	}
-	return decodeOrder(id, record)
+	return DecodeOrder(id, record)
 }
 
 // asAnswered is the order as it was when it was placed: a replay repeats the first answer, whatever came after.
@@ -199,4 +200,13 @@ func (o Order) asAnswered() Order {
 	}
 	o.Status = o.History[len(o.History)-1].Status
 	return o
+}
+
+// Equal reports whether two orders are the same, step by step.
+func (o *Order) Equal(p *Order) bool {
+	return o.ID == p.ID && o.UserID == p.UserID && o.Status == p.Status && o.Total == p.Total &&
+		o.CreatedAt.Equal(p.CreatedAt) && o.ExpiresAt.Equal(p.ExpiresAt) && slices.Equal(o.Items, p.Items) &&
+		slices.EqualFunc(o.History, p.History, func(a, b Step) bool {
+			return a.Status == b.Status && a.Reason == b.Reason && a.At.Equal(b.At)
+		})
 }

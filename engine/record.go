@@ -45,7 +45,8 @@ func encodeOrder(o *Order) []byte {
 	return b
 }
 
-func decodeOrder(id int64, record string) (Order, error) {
+// DecodeOrder reads an order's record.
+func DecodeOrder(id int64, record string) (Order, error) {
 	d := &decoder{b: []byte(record)}
 	if version := d.int(); d.err == nil && version != orderRecordVersion {
 		d.err = fmt.Errorf("record version %d is newer than this program", version)

@@ -1,0 +1,142 @@
+package rest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"mime"
+	"strconv"
+	"strings"
+
+	"github.com/bytedance/sonic"
+	"github.com/valyala/fasthttp"
+
+	"stampede/engine"
+)
+
+// decoder accepts exactly the fields there are, spelled as they are. What it lets pass all the same, strict refuses.
+var decoder = sonic.Config{
+	CopyString:            true, // request memory is reused
+	ValidateString:        true,
+	DisallowUnknownFields: true,
+	UseInt64:              true,
+	CaseSensitive:         true,
+}.Froze()
+
+var encoder = sonic.Config{SortMapKeys: true}.Froze()
+
+// id is a 64-bit id: a decimal string in answers, a string or an integer in requests.
+type id json.Number
+
+// UnmarshalJSON takes a string or an integer.
+func (i *id) UnmarshalJSON(b []byte) error {
+	text := string(b)
+	if len(b) >= 2 && b[0] == '"' && b[len(b)-1] == '"' {
+		text = text[1 : len(text)-1]
+	}
+	*i = id(text)
+	return nil
+}
+
+// parseID reads a decimal id without sign, leading zero or anything else around it.
+func parseID(name, text string) (int64, error) {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 1 || text[0] < '1' || text[0] > '9' {
+		return 0, validationFailed.with("%s must be a positive integer of at most 19 digits, as a number or a string.", name)
+	}
+	return n, nil
+}
+
+// decode reads the body of a request into v.
+func decode(ctx *fasthttp.RequestCtx, v any) error {
+	if !isJSON(ctx.Request.Header.ContentType()) {
+		return wrongMediaType
+	}
+	body := ctx.PostBody()
+	if err := strict(body); err != nil {
+		return invalidJSON.with("%s", err.Error())
+	}
+	if err := decoder.Unmarshal(body, v); err != nil {
+		return decodeProblem(err)
+	}
+	return nil
+}
+
+// decodeProblem says what was wrong without repeating the body, as the decoder's own text would.
+func decodeProblem(err error) error {
+	text := err.Error()
+	var mismatch interface{ Description() string }
+	switch {
+	case strings.Contains(text, "unknown field"):
+		if name := quoted(text); name != "" {
+			return validationFailed.with("The field %q is not one of this request.", name)
+		}
+		return validationFailed.with("The body has a field that is not one of this request.")
+	case strings.Contains(text, "ismatch"), errors.As(err, &mismatch) && strings.Contains(text, "type"):
+		return validationFailed.with("A field has the wrong type: quantities, prices and amounts are plain integers, names are strings.")
+	}
+	return invalidJSON.with("The body is not valid JSON.")
+}
+
+// quoted returns the first text between double quotes if it is short and plain.
+func quoted(s string) string {
+	_, rest, _ := strings.Cut(s, `"`)
+	name, _, ok := strings.Cut(rest, `"`)
+	if !ok || len(name) > 64 {
+		return ""
+	}
+	for _, r := range name {
+		if r < ' ' || r > '~' {
+			return ""
+		}
+	}
+	return name
+}
+
+var plainJSON = []byte("application/json")
+
+func isJSON(contentType []byte) bool {
+	if bytes.Equal(contentType, plainJSON) {
+		return true
+	}
+	media, params, err := mime.ParseMediaType(string(contentType))
+	if err != nil || media != "application/json" {
+		return false
+	}
+	charset, given := params["charset"]
+	return !given || strings.EqualFold(charset, "utf-8")
+}
+
+// reply writes a success.
+func reply(ctx *fasthttp.RequestCtx, status int, v any) error {
+	body, err := encoder.Marshal(v)
+	if err != nil {
+		return err
+	}
+	ctx.SetStatusCode(status)
+	ctx.SetContentType("application/json")
+	ctx.SetBody(body)
+	return nil
+}
+
+// replyOnce is reply for an answer that is stored under a key.
+func replyOnce(ctx *fasthttp.RequestCtx, status int, replayed bool, v any) error {
+	if replayed {
+		ctx.Response.Header.Set("Idempotent-Replayed", "true")
+	}
+	return reply(ctx, status, v)
+}
+
+// idempotencyKey returns the request's idempotency key.
+func idempotencyKey(ctx *fasthttp.RequestCtx) (string, error) {
+	values := ctx.Request.Header.PeekAll("Idempotency-Key")
+	switch {
+	case len(values) == 0 || len(values[0]) == 0:
+		return "", missingKey
+	case len(values) > 1:
+		return "", validationFailed.with("Idempotency-Key stands in the request more than once.")
+	case len(values[0]) > 4*engine.KeyMax:
+		return "", validationFailed.with("An idempotency key has 1 to %d printable characters.", engine.KeyMax)
+	}
+	return string(values[0]), nil
+}

@@ -1,0 +1,159 @@
+package rest
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/valyala/fasthttp"
+
+	"stampede/engine"
+)
+
+// problem is an answer that is no success: application/problem+json (RFC 9457) with a code of the contract.
+type problem struct {
+	status int
+	code   string
+	title  string
+	detail string
+	// extra holds the figures a client needs to act, by field.
+	extra map[string]any
+	// retryAfter in seconds, 0 for none.
+	retryAfter int
+	// challenge says how to authenticate.
+	challenge bool
+}
+
+// Error is the detail.
+func (p *problem) Error() string { return p.detail }
+
+func (p *problem) with(format string, args ...any) *problem {
+	q := *p
+	q.detail = fmt.Sprintf(format, args...)
+	return &q
+}
+
+func (p *problem) field(name string, value any) *problem {
+	q := *p
+	q.extra = map[string]any{name: value}
+	for k, v := range p.extra {
+		q.extra[k] = v
+	}
+	return &q
+}
+
+// Every refusal there is: status, code and title meet here. The detail is added where one is made.
+var (
+	invalidJSON      = &problem{status: 400, code: "invalid_json", title: "The body is not acceptable JSON"}
+	validationFailed = &problem{status: 400, code: "validation_failed", title: "A value is not acceptable"}
+	missingKey       = &problem{status: 400, code: "missing_idempotency_key", title: "Idempotency-Key is missing", detail: "This request moves money or stock: send an Idempotency-Key header of 1 to 255 printable characters, the same one on each retry."}
+	unauthorized     = &problem{status: 401, code: "unauthorized", title: "No valid credential", challenge: true}
+	lackOfBalance    = &problem{status: 402, code: "insufficient_balance", title: "The balance does not cover the total"}
+	forbidden        = &problem{status: 403, code: "forbidden", title: "Not allowed"}
+	userNotFound     = &problem{status: 404, code: "user_not_found", title: "No such user", detail: "There is no user with this id."}
+	productNotFound  = &problem{status: 404, code: "product_not_found", title: "No such product"}
+	orderNotFound    = &problem{status: 404, code: "order_not_found", title: "No such order", detail: "This user has no order with this id."}
+	pathNotFound     = &problem{status: 404, code: "not_found", title: "No such path", detail: "There is nothing at this path."}
+	wrongMethod      = &problem{status: 405, code: "method_not_allowed", title: "Method not allowed", detail: "This path does not take this method; the Allow header names those it takes."}
+	outOfStock       = &problem{status: 409, code: "out_of_stock", title: "Not enough stock"}
+	balanceLimit     = &problem{status: 409, code: "balance_limit", title: "Balance limit reached"}
+	emailTaken       = &problem{status: 409, code: "email_taken", title: "Email is taken", detail: "Another user has this email."}
+	bodyTooLarge     = &problem{status: 413, code: "payload_too_large", title: "The body is too large", detail: "A body has at most 64 KiB."}
+	wrongMediaType   = &problem{status: 415, code: "unsupported_media_type", title: "The body must be JSON", detail: "Send the body as Content-Type: application/json."}
+	keyReused        = &problem{status: 422, code: "idempotency_key_reused", title: "Idempotency-Key was used before", detail: "This key was used with another method, path or body. Use a new key for a new request."}
+	headersTooLarge  = &problem{status: 431, code: "headers_too_large", title: "The headers are too large", detail: "Request line and headers have at most 8 KiB together."}
+	internal         = &problem{status: 500, code: "internal", title: "Something broke"}
+	overloaded       = &problem{status: 503, code: "overloaded", title: "Not done", detail: "The request was not carried out. Send it again in a moment.", retryAfter: 1}
+	timedOut         = &problem{status: 504, code: "timeout", title: "Outcome unknown", detail: "The request may or may not have been carried out. Send it again with the same Idempotency-Key to learn which."}
+)
+
+// byError says which problem an error of the engine is. Where an error carries figures, figures adds them.
+var byError = []struct {
+	err     error
+	problem *problem
+}{
+	{engine.ErrInvalid, validationFailed},
+	{engine.ErrKeyReused, keyReused},
+	{engine.ErrUserNotFound, userNotFound},
+	{engine.ErrProductNotFound, productNotFound},
+	{engine.ErrOrderNotFound, orderNotFound},
+	{engine.ErrOutOfStock, outOfStock},
+	{engine.ErrInsufficientBalance, lackOfBalance},
+	{engine.ErrBalanceLimit, balanceLimit},
+	{engine.ErrStockLimit, validationFailed},
+	{engine.ErrEmailTaken, emailTaken},
+	{engine.ErrOverloaded, overloaded},
+	{engine.ErrUnavailable, overloaded},
+	{engine.ErrElsewhere, overloaded},
+	{engine.ErrUnknown, timedOut},
+}
+
+// asProblem turns any error into one. What is not known becomes a 500 that tells nothing of the inside but an id
+// that stands in the log.
+func (s *Server) asProblem(ctx *fasthttp.RequestCtx, err error) *problem {
+	var p *problem
+	if errors.As(err, &p) {
+		return p
+	}
+	for _, known := range byError {
+		if errors.Is(err, known.err) {
+			return figures(known.problem, err)
+		}
+	}
+	id := rand.Text()
+	s.cfg.Log.Error("request failed", "id", id, "method", string(ctx.Method()), "route", routeOf(ctx), "error", err)
+	return internal.with("The request failed for a reason on our side. Its id in the log is %s.", id).field("id", id)
+}
+
+func figures(p *problem, err error) *problem {
+	if p.code == validationFailed.code {
+		return p.with("%s", strings.TrimPrefix(err.Error(), engine.ErrInvalid.Error()+": "))
+	}
+	var r *engine.Refusal
+	if !errors.As(err, &r) {
+		return p
+	}
+	product := strconv.FormatInt(r.ProductID, 10)
+	switch p.code {
+	case productNotFound.code:
+		return p.with("There is no product with the id %s.", product).field("product_id", product)
+	case outOfStock.code:
+		return p.with("Product %s has %d units left.", product, r.Left).field("product_id", product).field("left", r.Left)
+	case lackOfBalance.code:
+		return p.with("The balance is %d.", r.Balance).field("balance", r.Balance)
+	case balanceLimit.code:
+		return p.with("The balance is %d; it may not pass %d.", r.Balance, int64(engine.BalanceMax)).field("balance", r.Balance)
+	case overloaded.code:
+		if errors.Is(err, engine.ErrElsewhere) {
+			return p.with("The stock of product %s lies in another partition than the buyer, and cannot be lent yet. The order was not placed.", product).
+				field("product_id", product)
+		}
+	}
+	return p
+}
+
+// answer writes the problem.
+func (p *problem) answer(ctx *fasthttp.RequestCtx) {
+	body := map[string]any{
+		"type": "urn:stampede:problem:" + p.code, "title": p.title, "status": p.status, "code": p.code, "detail": p.detail,
+	}
+	for name, value := range p.extra {
+		body[name] = value
+	}
+	if p.retryAfter > 0 {
+		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(p.retryAfter))
+	}
+	if p.challenge {
+		ctx.Response.Header.Set(fasthttp.HeaderWWWAuthenticate, "Bearer")
+	}
+	text, err := encoder.Marshal(body)
+	if err != nil {
+		text = nil // a map of strings and numbers always encodes
+	}
+	ctx.Response.ResetBody()
+	ctx.SetStatusCode(p.status)
+	ctx.SetContentType("application/problem+json")
+	ctx.SetBody(text)
+}

@@ -1,0 +1,134 @@
+// Package rest is the HTTP surface of Stampede: routes, decoding, encoding, problem+json and who acts.
+package rest
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/fasthttp/router"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/valyala/fasthttp"
+
+	"stampede/engine"
+)
+
+// Sales is what is decided in Redis: *engine.Engine.
+type Sales interface {
+	Place(ctx context.Context, r engine.PlaceRequest) (order engine.Order, replayed bool, err error)
+	Order(ctx context.Context, id, user int64) (engine.Order, error)
+	Charge(ctx context.Context, r engine.ChargeRequest) (c engine.Charged, replayed bool, err error)
+	Balance(ctx context.Context, user int64) (int64, error)
+	Restock(ctx context.Context, r engine.RestockRequest) (stock int64, replayed bool, err error)
+	Product(ctx context.Context, id int64) (engine.Product, error)
+	Products(ctx context.Context, after int64, limit int) (products []engine.Product, more bool, err error)
+}
+
+// Registry is what is written to Postgres first: *persist.Books.
+type Registry interface {
+	CreateUser(ctx context.Context, name, email string) (engine.User, error)
+	User(ctx context.Context, id int64) (engine.User, error)
+	CreateProduct(ctx context.Context, name string, price, stock int64) (engine.Product, error)
+}
+
+// Health says how the shop does, measured when asked.
+type Health interface {
+	// Check returns the writer's lag in events and what keeps the shop from selling, nothing where all is well.
+	Check(ctx context.Context) (lag int64, problems []error)
+}
+
+// Config is what a server needs.
+type Config struct {
+	Sales      Sales
+	Registry   Registry
+	Health     Health
+	AdminToken string
+	Metrics    *prometheus.Registry
+	Log        *slog.Logger
+}
+
+// Limits of HTTP; see the contract.
+const (
+	bodyMax        = 64 << 10
+	headerMax      = 8 << 10
+	readTimeout    = 15 * time.Second
+	idleTimeout    = 75 * time.Second
+	connsPerIPMax  = 10_000
+	requestTimeout = 10 * time.Second // for what is answered by Postgres or read from Redis
+)
+
+// Server answers HTTP.
+type Server struct {
+	cfg     Config
+	http    *fasthttp.Server
+	metrics *metrics
+}
+
+// New returns a server that does not listen yet.
+func New(cfg Config) (*Server, error) {
+	if cfg.AdminToken == "" {
+		return nil, errors.New("rest: no admin token")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	s := &Server{cfg: cfg}
+	var err error
+	if s.metrics, err = newMetrics(cfg); err != nil {
+		return nil, err
+	}
+	s.http = &fasthttp.Server{
+		Handler:                      s.routes(),
+		ErrorHandler:                 s.protocolError,
+		ReadBufferSize:               headerMax,
+		ReadTimeout:                  readTimeout,
+		IdleTimeout:                  idleTimeout,
+		MaxRequestBodySize:           bodyMax,
+		MaxConnsPerIP:                connsPerIPMax,
+		NoDefaultServerHeader:        true,
+		NoDefaultContentType:         true,
+		DisablePreParseMultipartForm: true,
+		CloseOnShutdown:              true,
+		Logger:                       quiet{},
+	}
+	return s, nil
+}
+
+// Serve answers requests on ln until Shutdown.
+func (s *Server) Serve(ln net.Listener) error { return s.http.Serve(ln) }
+
+// Shutdown ends idle connections and waits for requests under way while ctx lasts.
+func (s *Server) Shutdown(ctx context.Context) error { return s.http.ShutdownWithContext(ctx) }
+
+// quiet keeps fasthttp's own words out of the logs: they repeat parts of requests.
+type quiet struct{}
+
+// Printf drops the line.
+func (quiet) Printf(string, ...any) {}
+
+func (s *Server) routes() fasthttp.RequestHandler {
+	r := router.New()
+	// A POST must not be answered by a redirect.
+	r.RedirectTrailingSlash = false
+	r.RedirectFixedPath = false
+	r.HandleOPTIONS = false
+	r.NotFound = s.route("none", s.notFound)
+	r.MethodNotAllowed = s.route("none", s.methodNotAllowed)
+
+	r.POST("/users", s.route("POST /users", s.admin(s.createUser)))
+	r.GET("/users/{id}", s.route("GET /users/{id}", s.getUser))
+	r.POST("/balance/charge", s.route("POST /balance/charge", s.charge))
+	r.GET("/balance", s.route("GET /balance", s.balance))
+	r.POST("/products", s.route("POST /products", s.admin(s.createProduct)))
+	r.GET("/products", s.route("GET /products", s.listProducts))
+	r.GET("/products/{id}", s.route("GET /products/{id}", s.getProduct))
+	r.POST("/products/{id}/stock", s.route("POST /products/{id}/stock", s.admin(s.restock)))
+	r.POST("/order", s.route("POST /order", s.placeOrder))
+	r.GET("/order/{id}", s.route("GET /order/{id}", s.getOrder))
+	r.GET("/healthz", s.route("GET /healthz", s.healthz))
+	r.GET("/readyz", s.route("GET /readyz", s.readyz))
+	r.GET("/metrics", s.route("GET /metrics", s.serveMetrics))
+	return r.Handler
+}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/tinylib/msgp/msgp"
 
 	"stampede/lua"
 )
@@ -75,15 +74,15 @@ func (p *partition) encode(c *call, k *kind, h header, ops []*operation) {
 	c.keys, c.partition = p.engine.keys, p.number
 	c.addKey(c.keys.Meta(p.number))
 	c.addKey(c.keys.Events(p.number))
-	b := msgp.AppendInt64(c.scratch[:0], h.epoch)
+	b := appendInt(c.scratch[:0], h.epoch)
 	behind := int64(0)
 	if h.behind {
 		behind = 1
 	}
-	b = msgp.AppendInt64(b, behind)
-	b = msgp.AppendInt64(b, p.engine.clockOffset.Load())
-	b = msgp.AppendInt64(b, p.engine.backlogCap.Load())
-	c.scratch = msgp.AppendInt64(b, int64(p.engine.cfg.IdempotencyTTL/time.Second))
+	b = appendInt(b, behind)
+	b = appendInt(b, p.engine.clockOffset.Load())
+	b = appendInt(b, p.engine.backlogCap.Load())
+	c.scratch = appendInt(b, int64(p.engine.cfg.IdempotencyTTL/time.Second))
 	c.addArg(c.scratch)
 	c.minute = p.expectedMinute()
 	k.encode(c, ops)

@@ -96,11 +96,20 @@ func (d *decoder) lines() []Line {
 	return lines
 }
 
+// appendInt appends an integer in the form Lua's cmsgpack gives it, so that a record that Go writes in a repair is the
+// same byte for byte.
+func appendInt(b []byte, v int64) []byte {
+	if v < 0 {
+		return msgp.AppendInt64(b, v)
+	}
+	return msgp.AppendUint64(b, uint64(v))
+}
+
 func appendLines(b []byte, lines []Line) []byte {
 	b = msgp.AppendArrayHeader(b, uint32(2*len(lines)))
 	for _, l := range lines {
-		b = msgp.AppendInt64(b, l.ProductID)
-		b = msgp.AppendInt64(b, l.Quantity)
+		b = appendInt(b, l.ProductID)
+		b = appendInt(b, l.Quantity)
 	}
 	return b
 }
@@ -108,7 +117,7 @@ func appendLines(b []byte, lines []Line) []byte {
 func appendInts(b []byte, v []int64) []byte {
 	b = msgp.AppendArrayHeader(b, uint32(len(v)))
 	for _, x := range v {
-		b = msgp.AppendInt64(b, x)
+		b = appendInt(b, x)
 	}
 	return b
 }

@@ -5,15 +5,25 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
+// quiet drops the driver's own log lines: what they say comes back as errors, which are logged where they count.
+type quiet struct{}
+
+// Printf drops the line.
+func (quiet) Printf(context.Context, string, ...any) {}
+
+var silence = sync.OnceFunc(func() { redis.SetLogger(quiet{}) })
+
 // Connect returns a client of the Redis at url (redis://, rediss:// or unix://) that never re-sends a command by
 // itself: a script must not run twice behind the engine's back. timeout bounds dialling, reading and writing.
 func Connect(url string, poolSize int, timeout time.Duration) (redis.UniversalClient, error) {
+	silence()
 	o, err := redis.ParseURL(url)
 	if err != nil {
 		return nil, errors.New("the Redis URL cannot be read: expected redis://[user:password@]host:port/db")

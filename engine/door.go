@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/tinylib/msgp/msgp"
 
 	"stampede/lua"
 )
@@ -126,9 +125,9 @@ func (e *Engine) Replay(ctx context.Context, partition int, from Position, entri
 	if err != nil {
 		return false, err
 	}
-	head := msgp.AppendInt64(nil, from.Epoch)
+	head := appendInt(nil, from.Epoch)
 	for _, v := range []int64{from.Seq, to.Epoch, to.Seq, bytes} {
-		head = msgp.AppendInt64(head, v)
+		head = appendInt(head, v)
 	}
 	keys := append([]string{e.keys.Meta(partition)}, set.keys...)
 	reply, err := e.upkeep(ctx, lua.Replay, keys, append([]any{string(head)}, set.args...)...)

@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/tinylib/msgp/msgp"
 )
 
 // EventVersion is the version of events that this program writes and reads. A later version may append fields to
@@ -183,9 +181,9 @@ func (e *Event) idempotencyRecord() []byte {
 	case Ordered:
 		b = appendID(b, e.RefID)
 	case Credited:
-		b = msgp.AppendInt64(appendID(b, e.RefID), e.Balance)
+		b = appendInt(appendID(b, e.RefID), e.Balance)
 	case Restocked:
-		b = msgp.AppendInt64(b, e.Stock)
+		b = appendInt(b, e.Stock)
 	}
 	return b
 }

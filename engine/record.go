@@ -20,26 +20,26 @@ const (
 func encodeOrder(o *Order) []byte {
 	created := o.CreatedAt.UnixMilli()
 	b := make([]byte, 0, 48+12*len(o.Items))
-	b = msgp.AppendInt64(b, orderRecordVersion)
-	b = msgp.AppendInt64(b, int64(o.Status))
-	b = msgp.AppendInt64(b, o.UserID)
-	b = msgp.AppendInt64(b, created)
+	b = appendInt(b, orderRecordVersion)
+	b = appendInt(b, int64(o.Status))
+	b = appendInt(b, o.UserID)
+	b = appendInt(b, created)
 	expires := int64(0)
 	if !o.ExpiresAt.IsZero() {
 		expires = o.ExpiresAt.UnixMilli()
 	}
-	b = msgp.AppendInt64(b, expires)
-	b = msgp.AppendInt64(b, o.Total)
+	b = appendInt(b, expires)
+	b = appendInt(b, o.Total)
 	b = msgp.AppendArrayHeader(b, uint32(3*len(o.Items)))
 	for _, i := range o.Items {
-		b = msgp.AppendInt64(b, i.ProductID)
-		b = msgp.AppendInt64(b, i.Quantity)
-		b = msgp.AppendInt64(b, i.Price)
+		b = appendInt(b, i.ProductID)
+		b = appendInt(b, i.Quantity)
+		b = appendInt(b, i.Price)
 	}
 	b = msgp.AppendArrayHeader(b, uint32(3*len(o.History)))
 	for _, s := range o.History {
-		b = msgp.AppendInt64(b, int64(s.Status))
-		b = msgp.AppendInt64(b, s.At.UnixMilli()-created)
+		b = appendInt(b, int64(s.Status))
+		b = appendInt(b, s.At.UnixMilli()-created)
 		b = msgp.AppendString(b, s.Reason)
 	}
 	return b

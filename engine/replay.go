@@ -26,7 +26,7 @@ func (a *assignments) add(key string, arg []byte) {
 }
 
 func (a *assignments) set(key, value string) {
-	a.add(key, msgp.AppendString(msgp.AppendInt64(nil, assignSet), value))
+	a.add(key, msgp.AppendString(appendInt(nil, assignSet), value))
 }
 
 // fold turns journal entries into the values Redis held after them. Later events win, so a call that sets final
@@ -62,9 +62,9 @@ func (e *Engine) fold(partition int, entries []Entry) (*assignments, error) {
 			}
 			if ev.Key != "" {
 				left := int64(e.cfg.IdempotencyTTL/time.Second) - int64(now.Sub(ev.At)/time.Second)
-				b := msgp.AppendInt64(nil, assignSetFor)
+				b := appendInt(nil, assignSetFor)
 				b = msgp.AppendStringFromBytes(b, ev.idempotencyRecord())
-				a.add(e.keys.Idempotency(partition, scope, ev.Key), msgp.AppendInt64(b, left))
+				a.add(e.keys.Idempotency(partition, scope, ev.Key), appendInt(b, left))
 			}
 		}
 	}
@@ -75,9 +75,9 @@ func (e *Engine) fold(partition int, entries []Entry) (*assignments, error) {
 		a.set(e.keys.Stock(partition, id), strconv.FormatInt(units, 10))
 	}
 	for at, units := range sold {
-		b := msgp.AppendInt64(nil, assignAdd)
+		b := appendInt(nil, assignAdd)
 		b = msgp.AppendString(b, strconv.FormatInt(at.product, 10))
-		a.add(e.keys.Sold(partition, at.minute), msgp.AppendInt64(b, units))
+		a.add(e.keys.Sold(partition, at.minute), appendInt(b, units))
 	}
 	return a, nil
 }

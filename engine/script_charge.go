@@ -38,11 +38,11 @@ func encodeCharge(c *call, ops []*operation) {
 	c.addArg(b)
 	for _, op := range ops {
 		o := op.body.(*chargeOp)
-		b = msgp.AppendInt64(b[:0], o.user)
+		b = appendInt(b[:0], o.user)
 		b = appendIDString(b, o.charge)
 		b = msgp.AppendString(b, o.key)
 		b = msgp.AppendStringFromBytes(b, o.fingerprint[:])
-		b = msgp.AppendInt64(b, o.amount)
+		b = appendInt(b, o.amount)
 		c.addArg(b)
 	}
 	c.scratch = b
@@ -69,7 +69,7 @@ func encodeEnroll(c *call, ops []*operation) {
 	for _, op := range ops {
 		user := op.body.(*enrollOp).user
 		c.addKey(c.keys.Balance(c.partition, user))
-		c.addArg(msgp.AppendInt64(nil, user))
+		c.addArg(appendInt(nil, user))
 	}
 }
 

@@ -34,7 +34,7 @@ func encodePlace(c *call, ops []*operation) {
 	for _, op := range ops {
 		c.addKey(c.keys.Order(c.partition, op.body.(*placeOp).order))
 	}
-	b := msgp.AppendInt64(c.scratch[:0], c.minute)
+	b := appendInt(c.scratch[:0], c.minute)
 	users := c.distinct(func(yield func(int64)) {
 		for _, op := range ops {
 			yield(op.body.(*placeOp).user)
@@ -61,7 +61,7 @@ func encodePlace(c *call, ops []*operation) {
 	c.addArg(b)
 	for _, op := range ops {
 		o := op.body.(*placeOp)
-		b = msgp.AppendInt64(b[:0], o.user)
+		b = appendInt(b[:0], o.user)
 		b = appendIDString(b, o.order)
 		b = msgp.AppendString(b, o.key)
 		b = msgp.AppendStringFromBytes(b, o.fingerprint[:])

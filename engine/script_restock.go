@@ -37,10 +37,10 @@ func encodeRestock(c *call, ops []*operation) {
 	c.addArg(b)
 	for _, op := range ops {
 		o := op.body.(*restockOp)
-		b = msgp.AppendInt64(b[:0], o.product)
+		b = appendInt(b[:0], o.product)
 		b = msgp.AppendString(b, o.key)
 		b = msgp.AppendStringFromBytes(b, o.fingerprint[:])
-		b = msgp.AppendInt64(b, o.delta)
+		b = appendInt(b, o.delta)
 		b = msgp.AppendString(b, o.reason)
 		c.addArg(b)
 	}
@@ -70,10 +70,10 @@ func encodeList(c *call, ops []*operation) {
 	for _, op := range ops {
 		o := op.body.(*listOp)
 		c.addKey(c.keys.Stock(c.partition, o.product.ID))
-		b = msgp.AppendInt64(b[:0], o.product.ID)
-		b = msgp.AppendInt64(b, o.product.Version)
+		b = appendInt(b[:0], o.product.ID)
+		b = appendInt(b, o.product.Version)
 		b = msgp.AppendString(b, encodeCatalogue(o.product))
-		b = msgp.AppendInt64(b, o.initial)
+		b = appendInt(b, o.initial)
 		c.addArg(b)
 	}
 }

@@ -1,0 +1,316 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+
+	"stampede/cmd/shop"
+	"stampede/cmd/shop/shoptest"
+	"stampede/cmd/stack"
+	"stampede/engine"
+)
+
+// long asks for the full counts of the long tests (make test-long).
+var long = os.Getenv("STAMPEDE_TEST_LONG") != ""
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// What rapid found goes to the output with its seed; a file in the source tree would go stale.
+	mustSet("rapid.nofailfile", "true")
+	if !isSet("rapid.checks") {
+		mustSet("rapid.checks", map[bool]string{false: "40", true: "2000"}[long])
+	}
+	code := m.Run()
+	common.clean()
+	if err := goleak.Find(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func mustSet(name, value string) {
+	if err := flag.Set(name, value); err != nil {
+		panic(err)
+	}
+}
+
+func isSet(name string) (set bool) {
+	flag.Visit(func(f *flag.Flag) { set = set || f.Name == name })
+	return set
+}
+
+// common is the shop that tests share which inject no fault. It starts with the first of them and ends with the
+// package; each test takes users and products of its own.
+var common packageTB
+
+// packageTB is a testing.TB whose end is the end of the package.
+type packageTB struct {
+	testing.TB // of no test: what is not defined below panics
+
+	start    sync.Once
+	shop     *shoptest.Shop
+	cleanups []func()
+}
+
+func commonShop(t *testing.T) *shoptest.Shop {
+	t.Helper()
+	common.start.Do(func() {
+		log := slog.New(slog.NewTextHandler(common.Output(), nil))
+		common.shop = shoptest.Start(&common, stack.Options{Log: log}, shop.Config{Log: log})
+	})
+	if common.shop == nil {
+		t.Fatal("the common shop did not start")
+	}
+	return common.shop
+}
+
+func (tb *packageTB) clean() {
+	for _, f := range slices.Backward(tb.cleanups) {
+		f()
+	}
+}
+
+func (tb *packageTB) Helper()                           {}
+func (tb *packageTB) Context() context.Context          { return context.Background() }
+func (tb *packageTB) Cleanup(f func())                  { tb.cleanups = append(tb.cleanups, f) }
+func (tb *packageTB) Errorf(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+func (tb *packageTB) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+func (tb *packageTB) Fatal(args ...any)                 { panic(fmt.Sprint(args...)) }
+
+func (tb *packageTB) Output() io.Writer {
+	if testing.Verbose() {
+		return os.Stderr
+	}
+	return io.Discard
+}
+
+// within is the context of one step of a test.
+func within(t testing.TB, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// patience bounds every wait for something that must happen.
+const patience = 20 * time.Second
+
+// await polls until the condition holds.
+func await(t rapid.TB, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !holds(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited %v for: %s", patience, what)
+		}
+	}
+}
+
+func awaitReady(t rapid.TB, e *engine.Engine) {
+	t.Helper()
+	await(t, "open doors, in Redis and in the engine", func() bool {
+		return e.CheckDoors(context.Background()) == nil && e.Ready() == nil
+	})
+}
+
+// lines reads product, quantity, product, quantity, ...
+func lines(flat ...int64) []engine.Line {
+	all := make([]engine.Line, 0, len(flat)/2)
+	for pair := range slices.Chunk(flat, 2) {
+		all = append(all, engine.Line{ProductID: pair[0], Quantity: pair[1]})
+	}
+	return all
+}
+
+func wantErr(t rapid.TB, what string, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Fatalf("%s: %v, want %v", what, err, want)
+	}
+}
+
+// wantRefusal checks reason and figures.
+func wantRefusal(t rapid.TB, what string, err error, want engine.Refusal) {
+	t.Helper()
+	var got *engine.Refusal
+	if !errors.As(err, &got) || !errors.Is(got.Reason, want.Reason) || got.ProductID != want.ProductID ||
+		got.Left != want.Left || got.Balance != want.Balance {
+		t.Fatalf("%s: %+v, want %+v", what, err, &want)
+	}
+}
+
+func mustPlace(t rapid.TB, e *engine.Engine, user int64, key string, l []engine.Line) engine.Order {
+	t.Helper()
+	order, _, err := e.Place(context.Background(), engine.PlaceRequest{UserID: user, Lines: l, Key: key})
+	if err != nil {
+		t.Fatalf("place %q: %v", key, err)
+	}
+	return order
+}
+
+func mustCharge(t rapid.TB, e *engine.Engine, user, amount int64, key string) {
+	t.Helper()
+	_, _, err := e.Charge(context.Background(), engine.ChargeRequest{UserID: user, Amount: amount, Key: key})
+	if err != nil {
+		t.Fatalf("charge %q: %v", key, err)
+	}
+}
+
+func wantBalance(t rapid.TB, e *engine.Engine, user, want int64) {
+	t.Helper()
+	got, err := e.Balance(context.Background(), user)
+	if err != nil || got != want {
+		t.Fatalf("balance of user %d: %d (%v), want %d", user, got, err, want)
+	}
+}
+
+func wantStock(t rapid.TB, e *engine.Engine, product, want int64) {
+	t.Helper()
+	got, err := e.Product(context.Background(), product)
+	if err != nil || got.Stock != want {
+		t.Fatalf("stock of product %d: %d (%v), want %d", product, got.Stock, err, want)
+	}
+}
+
+// position is where a partition's events end now.
+func position(t rapid.TB, e *engine.Engine, partition int) engine.Position {
+	t.Helper()
+	v, err := e.Look(context.Background(), partition)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v.Position
+}
+
+// entriesAfter reads a partition's stream behind a position and makes sure that its events are dense.
+func entriesAfter(t rapid.TB, s *shoptest.Shop, partition int, after engine.Position) []engine.Entry {
+	t.Helper()
+	messages, err := s.Redis.XRange(context.Background(), s.Engine.Keys().Events(partition), "("+after.String(), "+").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries := make([]engine.Entry, len(messages))
+	for i, m := range messages {
+		if entries[i], err = engine.ParseEntry(m.ID, m.Values); err != nil {
+			t.Fatal(err)
+		}
+		e := &entries[i]
+		next := int64(1)
+		if e.Last.Epoch == after.Epoch {
+			next = after.Seq + 1
+		}
+		if e.First != next {
+			t.Fatalf("entry %v begins at seq %d, %v came before it", e.Last, e.First, after)
+		}
+		after = e.Last
+	}
+	return entries
+}
+
+func eventsOf(t rapid.TB, entries []engine.Entry) []engine.Event {
+	t.Helper()
+	var all []engine.Event
+	for i := range entries {
+		events, err := entries[i].Events()
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, events...)
+	}
+	return all
+}
+
+// wantFold checks that what a repair would write for the events behind a position is what Redis holds, key by key:
+// balances, stocks, orders, idempotency records and, for products listed behind the position, units sold a minute.
+func wantFold(t rapid.TB, s *shoptest.Shop, partition int, after engine.Position) {
+	t.Helper()
+	entries := entriesAfter(t, s, partition, after)
+	assignments, err := s.Engine.Fold(partition, entries)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := map[string]bool{}
+	for _, ev := range eventsOf(t, entries) {
+		if ev.Kind == engine.Restocked && ev.Key == "" {
+			listed[strconv.FormatInt(ev.ProductID, 10)] = true
+		}
+	}
+	want := map[string]engine.Assignment{}
+	for _, a := range assignments {
+		if a.Field == "" || listed[a.Field] {
+			want[a.Key+" "+a.Field] = a // the last one counts; a fold adds up what it adds to a field
+		}
+	}
+	pipe := s.Redis.Pipeline()
+	got := map[string]*redis.StringCmd{}
+	for name, a := range want {
+		if a.Field != "" {
+			got[name] = pipe.HGet(context.Background(), a.Key, a.Field)
+		} else {
+			got[name] = pipe.Get(context.Background(), a.Key)
+		}
+	}
+	if _, err := pipe.Exec(context.Background()); err != nil && !errors.Is(err, redis.Nil) {
+		t.Fatal(err)
+	}
+	for name, a := range want {
+		value := a.Value
+		if a.Field != "" {
+			value = strconv.FormatInt(a.Delta, 10)
+		}
+		if meaning(a.Key, got[name].Val()) != meaning(a.Key, value) || got[name].Err() != nil {
+			t.Errorf("%s: Redis holds %q (%v), the events say %q", name, got[name].Val(), got[name].Err(), value)
+		}
+	}
+}
+
+// meaning reads a value of Redis, so that two spellings of one value compare as equal.
+func meaning(key, value string) string {
+	_, name, _ := strings.Cut(key, "}")
+	switch {
+	case strings.HasPrefix(name, "o:"):
+		order, err := engine.DecodeOrder(0, value)
+		return fmt.Sprintf("%+v, %v", order, err)
+	case strings.HasPrefix(name, "i:"):
+		return engine.DecodeRecord(value)
+	}
+	return value
+}
+
+var packageStart = time.Now()
+
+// soldOf adds up the units of a product over all minutes of this package's tests.
+func soldOf(t rapid.TB, s *shoptest.Shop, partition int, product int64) int64 {
+	t.Helper()
+	ctx, field := context.Background(), strconv.FormatInt(product, 10)
+	pipe := s.Redis.Pipeline()
+	var minutes []*redis.StringCmd
+	for at := packageStart.Unix()/60 - 1; at <= time.Now().Unix()/60+1; at++ {
+		minutes = append(minutes, pipe.HGet(ctx, s.Engine.Keys().Sold(partition, at), field))
+	}
+	_, _ = pipe.Exec(ctx) // each answer is looked at below
+	var units int64
+	for _, minute := range minutes {
+		n, err := minute.Int64()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			t.Fatal(err)
+		}
+		units += n
+	}
+	return units
+}

@@ -1,0 +1,461 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"stampede/cmd/shop/shoptest"
+	"stampede/engine"
+)
+
+// model is what the shop must do, said in the plainest way.
+type model struct {
+	balances map[int64]int64
+	stocks   map[int64]int64
+	prices   map[int64]int64
+	records  map[scopedKey]record
+	orders   map[int64]engine.Order
+}
+
+type scopedKey struct {
+	scope int64 // user, 0 for the admins
+	key   string
+}
+
+type record struct {
+	request string
+	answer  any
+}
+
+// known answers what stands under the key; judge is asked only where nothing does.
+func (m *model) known(at scopedKey, request string) (answer any, replayed bool, err error) {
+	r, found := m.records[at]
+	switch {
+	case !found:
+		return nil, false, nil
+	case r.request != request:
+		return nil, false, engine.ErrKeyReused
+	}
+	return r.answer, true, nil
+}
+
+// judgeOrder returns what the order costs, or why it is refused.
+func (m *model) judgeOrder(user int64, merged []engine.Line) (total int64, err error) {
+	balance, known := m.balances[user]
+	if !known {
+		return 0, engine.ErrUserNotFound
+	}
+	for _, l := range merged {
+		price, listed := m.prices[l.ProductID]
+		if !listed {
+			return 0, &engine.Refusal{Reason: engine.ErrProductNotFound, ProductID: l.ProductID}
+		}
+		total += price * l.Quantity
+	}
+	for _, l := range merged {
+		if left := m.stocks[l.ProductID]; left < l.Quantity {
+			return 0, &engine.Refusal{Reason: engine.ErrOutOfStock, ProductID: l.ProductID, Left: left}
+		}
+	}
+	if balance < total {
+		return 0, &engine.Refusal{Reason: engine.ErrInsufficientBalance, Balance: balance}
+	}
+	return total, nil
+}
+
+// merge adds up equal products in the order of their first appearance.
+func merge(all []engine.Line) []engine.Line {
+	var merged []engine.Line
+	for _, l := range all {
+		if at := slices.IndexFunc(merged, func(m engine.Line) bool { return m.ProductID == l.ProductID }); at >= 0 {
+			merged[at].Quantity += l.Quantity
+		} else {
+			merged = append(merged, l)
+		}
+	}
+	return merged
+}
+
+// game is a random run against shop and model.
+type game struct {
+	s        *shoptest.Shop
+	e        *engine.Engine
+	m        model
+	users    []int64
+	products []int64
+	admin    string // prefix of this game's keys in the admins' scope
+}
+
+var games int
+
+func newGame(s *shoptest.Shop) *game {
+	games++
+	g := &game{
+		s: s, e: s.Engine, admin: fmt.Sprintf("game %d ", games),
+		m: model{
+			balances: map[int64]int64{}, stocks: map[int64]int64{}, prices: map[int64]int64{},
+			records: map[scopedKey]record{}, orders: map[int64]engine.Order{},
+		},
+		// Those that do not exist.
+		users:    []int64{1 << 40, engine.IDMax},
+		products: []int64{1 << 40, engine.IDMax},
+	}
+	return g
+}
+
+// oneOf draws the last ones more often: the first two do not exist.
+func oneOf(t *rapid.T, ids []int64, label string) int64 {
+	return ids[max(rapid.IntRange(-1, len(ids)-1).Draw(t, label), 0)]
+}
+
+func drawKey(t *rapid.T) string {
+	return rapid.SampledFrom([]string{"a", "b", "c", "d", "é ü", "a:b", "1", "long " + longKey}).Draw(t, "key")
+}
+
+var longKey = func() string {
+	b := make([]rune, engine.KeyMax-len("long "))
+	for i := range b {
+		b[i] = 'ж'
+	}
+	return string(b)
+}()
+
+// same compares two errors: reason and figures.
+func same(t *rapid.T, what string, got, want error) {
+	t.Helper()
+	var figures, wanted *engine.Refusal
+	switch {
+	case want == nil && got == nil:
+	case want == nil || got == nil:
+		t.Fatalf("%s: %v, the model says %v", what, got, want)
+	case errors.As(want, &wanted):
+		if !errors.As(got, &figures) || *figures != *wanted {
+			t.Fatalf("%s: %+v, the model says %+v", what, got, want)
+		}
+	case !errors.Is(got, want):
+		t.Fatalf("%s: %v, the model says %v", what, got, want)
+	}
+}
+
+func (g *game) createUser(t *rapid.T) {
+	if len(g.users) > 6 {
+		t.Skip("enough users")
+	}
+	id := g.s.User(0)
+	g.users = append(g.users, id)
+	g.m.balances[id] = 0
+}
+
+func (g *game) createProduct(t *rapid.T) {
+	if len(g.products) > 7 {
+		t.Skip("enough products")
+	}
+	price, stock := rapid.Int64Range(0, 9).Draw(t, "price"), rapid.Int64Range(0, 12).Draw(t, "stock")
+	id := g.s.Product(price, stock)
+	g.products = append(g.products, id)
+	g.m.prices[id], g.m.stocks[id] = price, stock
+}
+
+// reprice changes a price; an older change that comes late must not.
+func (g *game) reprice(t *rapid.T) {
+	if len(g.m.prices) == 0 {
+		t.Skip("no products")
+	}
+	id := rapid.SampledFrom(slices.Sorted(maps.Keys(g.m.prices))).Draw(t, "product")
+	p, err := g.e.Product(context.Background(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	late := rapid.Bool().Draw(t, "late")
+	p.Price = rapid.Int64Range(0, 9).Draw(t, "price")
+	if !late {
+		p.Version++
+		g.m.prices[id] = p.Price
+	}
+	if err := g.e.List(context.Background(), p, 5); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (g *game) charge(t *rapid.T) {
+	r := engine.ChargeRequest{
+		UserID: oneOf(t, g.users, "user"), Key: drawKey(t),
+		Amount: rapid.SampledFrom([]int64{1, 7, 20, 60, 60, engine.BalanceMax - 50, engine.BalanceMax}).Draw(t, "amount"),
+	}
+	at, request := scopedKey{r.UserID, r.Key}, fmt.Sprintf("charge %d", r.Amount)
+	want, replayed, wantErr := g.m.known(at, request)
+	if wantErr == nil && !replayed {
+		balance, known := g.m.balances[r.UserID]
+		switch {
+		case !known:
+			wantErr = engine.ErrUserNotFound
+		case balance+r.Amount > engine.BalanceMax:
+			wantErr = &engine.Refusal{Reason: engine.ErrBalanceLimit, Balance: balance}
+		}
+	}
+	got, gotReplayed, err := g.e.Charge(context.Background(), r)
+	same(t, "charge", err, wantErr)
+	if err != nil {
+		return
+	}
+	if !replayed {
+		g.m.balances[r.UserID] += r.Amount
+		want = engine.Charged{
+			ChargeID: got.ChargeID, UserID: r.UserID, Amount: r.Amount, Balance: g.m.balances[r.UserID],
+		}
+		g.m.records[at] = record{request, want}
+	}
+	if gotReplayed != replayed || got != want {
+		t.Fatalf("charge: %+v, replayed %t; the model says %+v, %t", got, gotReplayed, want, replayed)
+	}
+}
+
+func (g *game) restock(t *rapid.T) {
+	r := engine.RestockRequest{
+		ProductID: oneOf(t, g.products, "product"), Key: g.admin + rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "key"),
+		Delta:  rapid.SampledFrom([]int64{1, 3, 8, -1, -4, engine.StockMax, -engine.StockMax}).Draw(t, "delta"),
+		Reason: rapid.SampledFrom([]string{"", "delivery", "Bruch"}).Draw(t, "reason"),
+	}
+	at, request := scopedKey{0, r.Key}, fmt.Sprintf("restock %d by %d: %s", r.ProductID, r.Delta, r.Reason)
+	want, replayed, wantErr := g.m.known(at, request)
+	if wantErr == nil && !replayed {
+		stock, known := g.m.stocks[r.ProductID]
+		switch {
+		case !known:
+			wantErr = &engine.Refusal{Reason: engine.ErrProductNotFound, ProductID: r.ProductID}
+		case stock+r.Delta < 0:
+			wantErr = &engine.Refusal{Reason: engine.ErrOutOfStock, ProductID: r.ProductID, Left: stock}
+		case stock+r.Delta > engine.StockMax:
+			wantErr = &engine.Refusal{Reason: engine.ErrStockLimit, Left: stock}
+		}
+	}
+	got, gotReplayed, err := g.e.Restock(context.Background(), r)
+	same(t, "restock", err, wantErr)
+	if err != nil {
+		return
+	}
+	if !replayed {
+		g.m.stocks[r.ProductID] += r.Delta
+		want = g.m.stocks[r.ProductID]
+		g.m.records[at] = record{request, want}
+	}
+	if gotReplayed != replayed || got != want {
+		t.Fatalf("restock: %d, replayed %t; the model says %d, %t", got, gotReplayed, want, replayed)
+	}
+}
+
+func (g *game) place(t *rapid.T) {
+	r := engine.PlaceRequest{UserID: oneOf(t, g.users, "user"), Key: drawKey(t)}
+	for range rapid.IntRange(1, 5).Draw(t, "lines") {
+		r.Lines = append(r.Lines, engine.Line{
+			ProductID: oneOf(t, g.products, "product"), Quantity: rapid.Int64Range(1, 4).Draw(t, "quantity"),
+		})
+	}
+	at, request := scopedKey{r.UserID, r.Key}, fmt.Sprintf("order %v", r.Lines)
+	want, replayed, wantErr := g.m.known(at, request)
+	merged, total := merge(r.Lines), int64(0)
+	if wantErr == nil && !replayed {
+		total, wantErr = g.m.judgeOrder(r.UserID, merged)
+	}
+	got, gotReplayed, err := g.e.Place(context.Background(), r)
+	same(t, "place", err, wantErr)
+	if err != nil {
+		return
+	}
+	if !replayed {
+		want = g.apply(r.UserID, merged, total, got)
+		g.m.records[at] = record{request, want}
+	}
+	if gotReplayed != replayed || describe(got) != describe(want.(engine.Order)) {
+		t.Fatalf("place: %s, replayed %t; the model says %s, %t", describe(got), gotReplayed, describe(want.(engine.Order)), replayed)
+	}
+}
+
+// apply makes the order in the model; its id and time are the shop's to choose.
+func (g *game) apply(user int64, merged []engine.Line, total int64, got engine.Order) engine.Order {
+	order := engine.Order{
+		ID: got.ID, UserID: user, Status: engine.Success, Total: total, CreatedAt: got.CreatedAt,
+		History: []engine.Step{{Status: engine.Pending, At: got.CreatedAt}, {Status: engine.Success, At: got.CreatedAt}},
+	}
+	for _, l := range merged {
+		order.Items = append(order.Items, engine.Item{ProductID: l.ProductID, Quantity: l.Quantity, Price: g.m.prices[l.ProductID]})
+		g.m.stocks[l.ProductID] -= l.Quantity
+	}
+	g.m.balances[user] -= total
+	g.m.orders[order.ID] = order
+	return order
+}
+
+func describe(o engine.Order) string { return fmt.Sprintf("%+v", o) }
+
+func (g *game) read(t *rapid.T) {
+	if len(g.m.orders) == 0 {
+		t.Skip("no orders")
+	}
+	ctx := context.Background()
+	want := g.m.orders[rapid.SampledFrom(slices.Sorted(maps.Keys(g.m.orders))).Draw(t, "order")]
+	for _, user := range []int64{want.UserID, 0} {
+		got, err := g.e.Order(ctx, want.ID, user)
+		if err != nil || describe(got) != describe(want) {
+			t.Fatalf("order read: %s (%v), the model says %s", describe(got), err, describe(want))
+		}
+	}
+	for _, stranger := range g.users {
+		if stranger == want.UserID {
+			continue
+		}
+		_, err := g.e.Order(ctx, want.ID, stranger)
+		same(t, "order of another", err, engine.ErrOrderNotFound)
+	}
+}
+
+func (g *game) check(t *rapid.T) {
+	ctx := context.Background()
+	for _, id := range g.users {
+		got, err := g.e.Balance(ctx, id)
+		want, known := g.m.balances[id]
+		if !known {
+			same(t, "balance of nobody", err, engine.ErrUserNotFound)
+		} else if err != nil || got != want {
+			t.Fatalf("balance of user %d: %d (%v), the model says %d", id, got, err, want)
+		}
+	}
+	for _, id := range g.products {
+		got, err := g.e.Product(ctx, id)
+		stock, known := g.m.stocks[id]
+		if !known {
+			same(t, "no product", err, &engine.Refusal{Reason: engine.ErrProductNotFound, ProductID: id})
+		} else if err != nil || got.Stock != stock || got.Price != g.m.prices[id] {
+			t.Fatalf("product %d: %+v (%v), the model says stock %d, price %d", id, got, err, stock, g.m.prices[id])
+		}
+	}
+}
+
+func TestShop_AnswersAsItsModelDoes(t *testing.T) {
+	s := commonShop(t)
+	rapid.Check(t, func(t *rapid.T) {
+		g, from := newGame(s), position(t, s.Engine, 0)
+		g.createUser(t)
+		g.createProduct(t)
+		t.Repeat(map[string]func(*rapid.T){
+			"":               g.check,
+			"create user":    g.createUser,
+			"create product": g.createProduct,
+			"reprice":        g.reprice,
+			"charge":         g.charge, "charge again": g.charge,
+			"restock": g.restock,
+			"place":   g.place, "place again": g.place, "place once more": g.place,
+			"read": g.read,
+		})
+		wantFold(t, s, 0, from)
+		if t.Failed() {
+			t.FailNow()
+		}
+	})
+}
+
+// Many at once: whatever the interleaving, money and units are conserved.
+func TestShop_ConservesMoneyAndUnitsUnderConcurrency(t *testing.T) {
+	s := commonShop(t)
+	e, ctx, from := s.Engine, context.Background(), position(t, s.Engine, 0)
+	const users, products, buyers, attempts = 12, 6, 24, 60
+	stock := map[int64]int64{}
+	funds := map[int64]int64{}
+	var userIDs, productIDs []int64
+	for i := range int64(users) {
+		id := s.User(40 * i)
+		userIDs, funds[id] = append(userIDs, id), 40*i
+	}
+	for i := range int64(products) {
+		id := s.Product(1+i, 60*(1+i))
+		productIDs, stock[id] = append(productIDs, id), 60*(1+i)
+	}
+
+	var mu sync.Mutex
+	refused := map[string]int{}
+	changes, placed := 0, 0
+	var group sync.WaitGroup
+	for b := range buyers {
+		group.Go(func() {
+			for i := range attempts {
+				user := userIDs[(b*7+i)%users]
+				at := (b + i*i) % products
+				key := fmt.Sprintf("%d of %d", i, b)
+				var err error
+				switch i % 6 {
+				case 0:
+					_, _, err = e.Charge(ctx, engine.ChargeRequest{UserID: user, Amount: int64(i), Key: key})
+					if i == 0 {
+						wantErr(t, "charge of 0", err, engine.ErrInvalid)
+						continue
+					}
+				case 1:
+					_, _, err = e.Restock(ctx, engine.RestockRequest{ProductID: productIDs[at], Delta: int64(i%5 - 3), Key: "mix " + key})
+					if i%5 == 3 {
+						wantErr(t, "restock of 0", err, engine.ErrInvalid)
+						continue
+					}
+				default:
+					r := engine.PlaceRequest{UserID: user, Key: key, Lines: lines(
+						productIDs[at], int64(1+i%3), productIDs[(at+2)%products], 1, productIDs[at], 1, productIDs[(at+5)%products], 2)}
+					var order engine.Order
+					order, _, err = e.Place(ctx, r)
+					if err == nil {
+						mu.Lock()
+						funds[user] -= order.Total
+						for _, item := range order.Items {
+							stock[item.ProductID] -= item.Quantity
+						}
+						placed++
+						mu.Unlock()
+					}
+				}
+				mu.Lock()
+				switch {
+				case err == nil:
+					changes++
+					if i%6 == 0 {
+						funds[user] += int64(i)
+					} else if i%6 == 1 {
+						stock[productIDs[at]] += int64(i%5 - 3)
+					}
+				case errors.Is(err, engine.ErrOutOfStock), errors.Is(err, engine.ErrInsufficientBalance):
+					refused[errors.Unwrap(err).Error()]++
+				default:
+					t.Errorf("%s: %v", key, err)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	group.Wait()
+
+	if placed == 0 || len(refused) != 2 {
+		t.Errorf("%d orders, refusals %v: the mix lacks something", placed, refused)
+	}
+	for id, want := range funds {
+		wantBalance(t, e, id, want)
+		if want < 0 {
+			t.Errorf("balance of user %d: %d", id, want)
+		}
+	}
+	for id, want := range stock {
+		wantStock(t, e, id, want)
+		if want < 0 {
+			t.Errorf("stock of product %d: %d", id, want)
+		}
+	}
+	// entriesAfter finds every gap; here the number says that no change went unwritten, and none was written twice.
+	set := products + users - 1 // initial stocks, first charges
+	if events := eventsOf(t, entriesAfter(t, s, 0, from)); len(events) != set+changes {
+		t.Errorf("%d events, %d changes", len(events), set+changes)
+	}
+	wantFold(t, s, 0, from)
+}

@@ -1,0 +1,283 @@
+package persist_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"stampede/cmd/shop"
+	"stampede/cmd/shop/shoptest"
+	"stampede/engine"
+	"stampede/persist"
+)
+
+// cutTail cuts bytes off the newest AOF file, as a power cut would.
+func cutTail(t *testing.T, s *shoptest.Shop, bytes int64) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(s.Stack.RedisDir(), "appendonlydir", "*.incr.aof"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no AOF files: %v", err)
+	}
+	slices.Sort(files)
+	file := files[len(files)-1]
+	info, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(file, max(0, info.Size()-bytes)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func awaitOpen(t *testing.T, s *shoptest.Shop) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for ctx.Err() == nil {
+		if s.Engine.CheckDoors(ctx) == nil && s.Engine.AwaitReady(ctx) == nil {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Fatalf("the door stays shut: %v", s.Engine.Ready())
+}
+
+func TestDoor_TailCutOffIsReplayedFromTheJournal(t *testing.T) {
+	s, conn := start(t, shop.Config{})
+	user, product := s.User(1_000_000), s.Product(100, 1000)
+	var orders []engine.Order
+	for _, key := range []string{"a", "b", "c", "d", "e", "f"} {
+		orders = append(orders, place(t, s, user, key, line(product, 2)))
+	}
+	s.Written()
+	before, err := s.Engine.Look(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if err := s.Stack.Redis().HaltNow(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	cutTail(t, s, 900) // a few orders
+	if err := s.Stack.Redis().Resume(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	awaitOpen(t, s)
+
+	after, err := s.Engine.Look(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after.Epoch != before.Epoch+1 || after.Seq != 0 || after.Base != before.Events() {
+		t.Errorf("the new epoch stands at %+v after %+v", after, before)
+	}
+	for _, want := range orders {
+		got, err := s.Engine.Order(t.Context(), want.ID, user)
+		if err != nil || !got.Equal(&want) {
+			t.Errorf("order %d is %+v (%v), it was %+v", want.ID, got, err, want)
+		}
+	}
+	again, replayed, err := s.Engine.Place(t.Context(), engine.PlaceRequest{UserID: user, Key: "f", Lines: []engine.Line{line(product, 2)}})
+	if err != nil || !replayed || again.ID != orders[5].ID {
+		t.Errorf("the last key gives %v, replayed %v, %v", again.ID, replayed, err)
+	}
+	place(t, s, user, "after", line(product, 1))
+	s.Written()
+	auditClean(t, s)
+	if n := number(t, conn, "SELECT count(*) FROM epochs WHERE last_seq IS NULL"); n != 1 {
+		t.Errorf("%d epochs are open", n)
+	}
+}
+
+func TestDoor_LossBeforeTheWriterIsGoneForGood(t *testing.T) {
+	// Without a writer Postgres knows nothing of the orders; the cut takes the last ones for good, and nothing else.
+	s, _ := start(t, shop.Config{NoWriter: true})
+	user, product := s.User(1_000_000), s.Product(100, 1000)
+	for _, key := range []string{"a", "b", "c", "d", "e", "f"} {
+		place(t, s, user, key, line(product, 2))
+	}
+	if err := s.Stack.Redis().HaltNow(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	cutTail(t, s, 900)
+	if err := s.Stack.Redis().Resume(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	awaitOpen(t, s)
+	stream, err := engine.Connect(s.Stack.RedisURL(), 2, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		persist.NewWriter(s.Books, stream).Run(ctx)
+	}()
+	place(t, s, user, "after", line(product, 1))
+	s.Written()
+	stop()
+	<-done
+	auditClean(t, s)
+	balance, err := s.Engine.Balance(t.Context(), user)
+	if err != nil || balance <= 1_000_000-1300 || balance > 1_000_000-100 {
+		t.Errorf("the balance is %d, %v: the cut should have cost some of the six orders, not all", balance, err)
+	}
+}
+
+func TestDoor_RestartWithoutLossStartsAnEpochAndLosesNothing(t *testing.T) {
+	s, _ := start(t, shop.Config{})
+	user, product := s.User(1_000_000), s.Product(100, 1000)
+	place(t, s, user, "a", line(product, 2))
+	for range 3 {
+		if err := s.Stack.Redis().HaltNow(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Stack.Redis().Resume(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		awaitOpen(t, s)
+		place(t, s, user, time.Now().String(), line(product, 1))
+	}
+	s.Written()
+	auditClean(t, s)
+}
+
+func TestDoor_EmptiedRedisSellsNothingAndNamesTheWayOut(t *testing.T) {
+	s, _ := start(t, shop.Config{})
+	user, product := s.User(1_000_000), s.Product(100, 1000)
+	place(t, s, user, "a", line(product, 2))
+	s.Written()
+	s.Redis.FlushAll(t.Context())
+
+	_, _, err := s.Engine.Place(t.Context(), engine.PlaceRequest{UserID: user, Key: "b", Lines: []engine.Line{line(product, 1)}})
+	if !errors.Is(err, engine.ErrUnavailable) {
+		t.Errorf("an emptied Redis answers an order with %v", err)
+	}
+	if _, err := s.Engine.Balance(t.Context(), user); !errors.Is(err, engine.ErrUnavailable) {
+		t.Errorf("an emptied Redis answers for a balance with %v", err)
+	}
+	deadline := time.Now().Add(5 * time.Second)
+	for !strings.Contains(s.Engine.Ready().Error(), "stampede restore") {
+		if time.Now().After(deadline) {
+			t.Fatalf("the door does not name the way out: %v", s.Engine.Ready())
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	s.Stop()
+	c := shop.Config{RedisURL: s.Stack.RedisURL(), PostgresURL: s.Stack.PostgresURL()}
+	if _, err := shop.Open(t.Context(), c); !errors.Is(err, persist.ErrRefused) || !strings.Contains(err.Error(), "stampede restore") {
+		t.Errorf("a shop on an emptied Redis opens with %v", err)
+	}
+}
+
+func TestRestore_BringsBackWhatAFlushTook(t *testing.T) {
+	for _, partitions := range []int{1, 4} {
+		s, _ := start(t, shop.Config{Partitions: partitions})
+		users := []int64{s.User(100_000), s.User(50), s.User(0)}
+		products := []int64{s.Product(100, 1000), s.Product(7, 0)}
+		for _, key := range []string{"a", "b", "c"} {
+			for _, user := range users {
+				_, _, _ = s.Engine.Place(t.Context(), engine.PlaceRequest{UserID: user, Key: key, Lines: []engine.Line{line(products[0], 2)}})
+			}
+		}
+		s.Written()
+		before := dump(t, s)
+		s.Stop()
+		s.Redis.FlushAll(t.Context())
+
+		c := shop.Config{RedisURL: s.Stack.RedisURL(), PostgresURL: s.Stack.PostgresURL(), Restore: true, NoWriter: true}
+		restored, err := shop.Open(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := restored.Engine.AwaitReady(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := restored.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		after := dump(t, s)
+		for key, value := range before {
+			if after[key] != value {
+				t.Errorf("P=%d: %s is %q, it was %q", partitions, key, after[key], value)
+			}
+			delete(after, key)
+		}
+		for key := range after {
+			t.Errorf("P=%d: %s was not there before", partitions, key)
+		}
+		s.Reopen()
+		auditClean(t, s)
+	}
+}
+
+// dump reads every key but the doors and the streams, which begin anew.
+func dump(t *testing.T, s *shoptest.Shop) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	keys, err := s.Redis.Keys(t.Context(), "*").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range keys {
+		switch {
+		case strings.HasSuffix(key, "}meta"), strings.HasSuffix(key, "}events"):
+		case strings.Contains(key, "}m:"):
+			fields, err := s.Redis.HGetAll(t.Context(), key).Result()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for field, value := range fields {
+				all[key+" "+field] = value
+			}
+		case key == engine.DeploymentKey:
+			all[key] = strings.Join(s.Redis.HVals(t.Context(), key).Val(), " ")
+		default:
+			value, err := s.Redis.Get(t.Context(), key).Result()
+			if err != nil {
+				t.Fatalf("%s: %v", key, err)
+			}
+			all[key] = value
+		}
+	}
+	return all
+}
+
+func TestBind_RefusesWhatDoesNotBelongTogether(t *testing.T) {
+	s, conn := start(t, shop.Config{Partitions: 2})
+	s.Stop()
+	c := shop.Config{RedisURL: s.Stack.RedisURL(), PostgresURL: s.Stack.PostgresURL(), Partitions: 3}
+	refused := func(what, want string) {
+		t.Helper()
+		opened, err := shop.Open(t.Context(), c)
+		if err == nil {
+			_ = opened.Close(t.Context())
+		}
+		if !errors.Is(err, persist.ErrRefused) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if err != nil && strings.Contains(err.Error(), "password@") {
+			t.Errorf("%s: the error tells a secret: %v", what, err)
+		}
+	}
+	refused("another number of partitions", "have 2 partitions, not 3")
+	c.Partitions = 0
+	exec(t, conn, "UPDATE deployment SET id = 'other'")
+	refused("another deployment", "belongs to deployment")
+	exec(t, conn, "DELETE FROM deployment")
+	refused("books that are new", "has no books")
+	c.RedisURL = "redis://127.0.0.1:1/0"
+	refused("no Redis", "Redis cannot be used")
+	c.RedisURL = strings.Replace(s.Stack.RedisURL(), "@", "x@", 1)
+	refused("a wrong Redis password", "is the password right")
+	c.PostgresURL = strings.Replace(s.Stack.PostgresURL(), "@", "x@", 1)
+	refused("a wrong Postgres password", "Postgres")
+	c.PostgresURL = "postgres://u:secret@127.0.0.1:1/db"
+	refused("no Postgres", "Postgres cannot be reached")
+}

@@ -39,30 +39,39 @@ type Books struct {
 	log    *slog.Logger
 }
 
-// Open connects to Postgres and migrates its schema. poolSize bounds connections; writers take one a partition.
-func Open(ctx context.Context, url string, poolSize int, log *slog.Logger) (*Books, error) {
+// Open connects to Postgres and migrates its schema. partitions is what the deployment will have where it has none
+// yet: each partition's writer holds a connection.
+func Open(ctx context.Context, url string, partitions int, log *slog.Logger) (*Books, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		// The parser's text may repeat the URL and with it the password.
 		return nil, refused("the Postgres URL cannot be read: expected postgres://user:password@host:port/database")
 	}
-	cfg.MaxConns = int32(poolSize) //nolint:gosec // a small number
 	cfg.ConnConfig.ConnectTimeout = 5 * time.Second
 	// Nothing is trimmed from Redis before it is safe here, whatever the server's default.
 	cfg.ConnConfig.RuntimeParams["synchronous_commit"] = "on"
 	cfg.ConnConfig.RuntimeParams["application_name"] = "stampede"
 	cfg.ConnConfig.RuntimeParams["timezone"] = "UTC"
+	cfg.MaxConns = 3 // a lock, a migration and one to spare
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("opening Postgres: %w", err)
 	}
-	b := &Books{pool: pool, log: log}
-	if err := b.migrate(ctx); err != nil {
-		pool.Close()
+	known, err := migrate(ctx, pool)
+	pool.Close()
+	if err != nil {
 		return nil, err
 	}
-	return b, nil
+	cfg.MaxConns = int32(poolSpare + max(known, partitions)) //nolint:gosec // at most PartitionsMax more
+	if pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
+		return nil, fmt.Errorf("opening Postgres: %w", err)
+	}
+	return &Books{pool: pool, log: log}, nil
 }
+
+// poolSpare is how many connections there are beside those of the writers. Requests wait for one; Postgres itself
+// would refuse beyond its max_connections.
+const poolSpare = 24
 
 // Close closes all connections.
 func (b *Books) Close() { b.pool.Close() }
@@ -70,31 +79,33 @@ func (b *Books) Close() { b.pool.Close() }
 // Attach names the engine whose Redis these books belong to. Before anything but Bind.
 func (b *Books) Attach(e *engine.Engine) { b.engine = e }
 
-// migrate brings the schema forward under a lock, so that processes that start together do not collide.
-func (b *Books) migrate(ctx context.Context) error {
-	db := stdlib.OpenDBFromPool(b.pool)
+// migrate brings the schema forward under a lock, so that processes that start together do not collide, and returns
+// the deployment's number of partitions, 0 where there is none yet.
+func migrate(ctx context.Context, pool *pgxpool.Pool) (partitions int, err error) {
+	db := stdlib.OpenDBFromPool(pool)
 	defer db.Close() //nolint:errcheck // closes the wrapper, not the pool
 	dir, err := fs.Sub(migrations, "migrations")
 	if err != nil {
-		return err
+		return 0, err
 	}
-	lock, err := b.pool.Acquire(ctx)
+	lock, err := pool.Acquire(ctx)
 	if err != nil {
-		return connectError(err)
+		return 0, connectError(err)
 	}
 	defer lock.Release()
 	if _, err := lock.Exec(ctx, "SELECT pg_advisory_lock($1, 0)", lockMigrate); err != nil {
-		return fmt.Errorf("locking the schema: %w", err)
+		return 0, fmt.Errorf("locking the schema: %w", err)
 	}
 	defer lock.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1, 0)", lockMigrate) //nolint:errcheck // ends with the session at the latest
 	provider, err := goose.NewProvider(goose.DialectPostgres, db, dir)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if _, err := provider.Up(ctx); err != nil {
-		return fmt.Errorf("migrating the schema: %w", err)
+		return 0, fmt.Errorf("migrating the schema: %w", err)
 	}
-	return nil
+	err = lock.QueryRow(ctx, "SELECT coalesce(max(partitions), 0) FROM deployment").Scan(&partitions)
+	return partitions, err
 }
 
 // connectError makes a first connection's failure readable without repeating the URL.

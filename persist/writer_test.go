@@ -23,14 +23,14 @@ func TestWriter_DerivesTheTablesFromTheJournal(t *testing.T) {
 	}
 	s.Written()
 	for sql, want := range map[string]int64{
-		"SELECT total_price FROM orders WHERE status = 'SUCCESS' AND id = $1":                    321,
-		"SELECT sum(quantity * price)::bigint FROM order_items WHERE order_id = $1":              321,
-		"SELECT count(*) FROM order_items WHERE order_id = $1":                                   2,
-		"SELECT count(*) FROM order_history WHERE order_id = $1":                                 2,
-		"SELECT -amount FROM balance_ledger WHERE ref_id = $1":                                   321,
-		"SELECT balance_after FROM balance_ledger WHERE ref_id = $1":                             9679,
-		"SELECT sum(delta)::bigint FROM stock_ledger WHERE order_id = $1":                        -6,
-		"SELECT balance FROM users WHERE id = (SELECT user_id FROM orders WHERE id = $1)":        9679,
+		"SELECT total_price FROM orders WHERE status = 'SUCCESS' AND id = $1":                            321,
+		"SELECT sum(quantity * price)::bigint FROM order_items WHERE order_id = $1":                      321,
+		"SELECT count(*) FROM order_items WHERE order_id = $1":                                           2,
+		"SELECT count(*) FROM order_history WHERE order_id = $1":                                         2,
+		"SELECT -amount FROM balance_ledger WHERE ref_id = $1":                                           321,
+		"SELECT balance_after FROM balance_ledger WHERE ref_id = $1":                                     9679,
+		"SELECT sum(delta)::bigint FROM stock_ledger WHERE order_id = $1":                                -6,
+		"SELECT balance FROM users WHERE id = (SELECT user_id FROM orders WHERE id = $1)":                9679,
 		"SELECT sum(stock)::bigint FROM products WHERE $1::bigint > 0":                                   47 + 2,
 		"SELECT stock_after FROM stock_ledger WHERE reason = 'broken' AND $1::bigint > 0":                2,
 		"SELECT last_seq FROM events WHERE $1::bigint > 0 ORDER BY last_seq DESC LIMIT 1":                5,

@@ -62,7 +62,7 @@ func Open(ctx context.Context, c Config) (*Shop, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	books, err := persist.Open(ctx, c.PostgresURL, 2*engine.PartitionsMax, c.Log)
+	books, err := persist.Open(ctx, c.PostgresURL, c.Partitions, c.Log)
 	if err != nil {
 		return nil, err
 	}

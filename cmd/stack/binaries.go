@@ -100,8 +100,8 @@ func (s system) postgresDirs() []string {
 	var dirs []string
 	if path, ok := s.look("postgres"); ok {
 		// A link into the installation: initdb lies beside what it points to.
-		if real, err := filepath.EvalSymlinks(path); err == nil {
-			dirs = append(dirs, filepath.Dir(real))
+		if target, err := filepath.EvalSymlinks(path); err == nil {
+			dirs = append(dirs, filepath.Dir(target))
 		}
 	}
 	installed, err := filepath.Glob(s.postgresGlob)

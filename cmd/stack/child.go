@@ -25,6 +25,7 @@ var ErrStopped = errors.New("stack: stopped")
 // server is what a Child must know of the program it supervises.
 type server struct {
 	name      string
+	input     string // path of its standard input; empty for none
 	logPath   string
 	command   func() *exec.Cmd // a fresh one for every run, always on the same port
 	prepare   func() error     // before every run, when no process of ours is left
@@ -42,10 +43,10 @@ type Child struct {
 	life context.Context // of the stack: its end is the end of every wait in here
 
 	turn chan struct{} // held by one of Halt, HaltNow, Resume, close at a time
+	duty *supervisor   // nil while halted; only with the turn
 
-	mu   sync.Mutex
-	proc *process    // the latest run; nil before the first
-	duty *supervisor // nil while halted
+	mu   sync.Mutex // guards proc
+	proc *process   // the latest run; nil before the first
 }
 
 // supervisor is the goroutine that restarts.
@@ -199,7 +200,7 @@ func (c *Child) spawn() (*process, error) {
 	if err := errors.Join(c.clearOrphans(), c.prepare()); err != nil {
 		return nil, err
 	}
-	p, err := startProcess(c.command(), c.logPath)
+	p, err := startProcess(c.command(), c.input, c.logPath)
 	if err != nil {
 		return nil, err
 	}

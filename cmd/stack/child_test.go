@@ -18,6 +18,7 @@ import (
 )
 
 func TestChild_KilledComesBackOnTheSamePort(t *testing.T) {
+	t.Parallel()
 	s := stacktest.Start(t, stack.Options{})
 	remember(t, s, "through the kill")
 	for range 3 {
@@ -38,6 +39,7 @@ func TestChild_KilledComesBackOnTheSamePort(t *testing.T) {
 // A backend in the middle of a long query does not notice that its postmaster is
 // gone, and a new postmaster refuses to start beside it.
 func TestChild_BusyBackendDoesNotKeepPostgresDown(t *testing.T) {
+	t.Parallel()
 	s := stacktest.Start(t, stack.Options{NoRedis: true})
 	busy := make(chan error, 1)
 	withPostgres(t, s, func(conn *pgx.Conn) {
@@ -71,6 +73,7 @@ func TestChild_BusyBackendDoesNotKeepPostgresDown(t *testing.T) {
 }
 
 func TestChild_HaltedStaysDownUntilResumed(t *testing.T) {
+	t.Parallel()
 	s := stacktest.Start(t, stack.Options{})
 	remember(t, s, "through the halt")
 	for _, child := range []*stack.Child{s.Redis(), s.Postgres()} {
@@ -98,6 +101,7 @@ func TestChild_HaltedStaysDownUntilResumed(t *testing.T) {
 }
 
 func TestChild_HaltedWhileDeadStaysDown(t *testing.T) {
+	t.Parallel()
 	s := stacktest.Start(t, stack.Options{NoPostgres: true})
 	if err := s.Redis().Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -113,6 +117,7 @@ func TestChild_HaltedWhileDeadStaysDown(t *testing.T) {
 }
 
 func TestChild_TailOfTheLogOfWritesCanBeCut(t *testing.T) {
+	t.Parallel()
 	s := stacktest.Start(t, stack.Options{NoPostgres: true})
 	withRedis(t, s, func(client *redis.Client) {
 		for _, key := range []string{"first", "last"} {
@@ -149,6 +154,7 @@ func TestChild_TailOfTheLogOfWritesCanBeCut(t *testing.T) {
 }
 
 func TestChild_ResumeThatFailsStaysDownAndSaysWhy(t *testing.T) {
+	t.Parallel()
 	s := stacktest.Start(t, stack.Options{NoPostgres: true})
 	if err := s.Redis().Halt(within(t)); err != nil {
 		t.Fatal(err)
@@ -170,6 +176,7 @@ func TestChild_ResumeThatFailsStaysDownAndSaysWhy(t *testing.T) {
 }
 
 func TestChild_FrozenServerCanBeStopped(t *testing.T) {
+	t.Parallel()
 	s := stacktest.Start(t, stack.Options{})
 	for _, child := range []*stack.Child{s.Redis(), s.Postgres()} {
 		if err := child.Signal(syscall.SIGSTOP); err != nil {
@@ -182,6 +189,7 @@ func TestChild_FrozenServerCanBeStopped(t *testing.T) {
 }
 
 func TestChild_RefusesAfterStop(t *testing.T) {
+	t.Parallel()
 	s := stacktest.Start(t, stack.Options{NoPostgres: true})
 	if err := s.Stop(within(t)); err != nil {
 		t.Fatal(err)
@@ -196,6 +204,7 @@ func TestChild_RefusesAfterStop(t *testing.T) {
 }
 
 func TestChild_StopEndsAResume(t *testing.T) {
+	t.Parallel()
 	s := stacktest.Start(t, stack.Options{NoPostgres: true})
 	if err := s.Redis().Halt(within(t)); err != nil {
 		t.Fatal(err)
@@ -228,6 +237,7 @@ func TestChild_StopEndsAResume(t *testing.T) {
 }
 
 func TestChild_RewriteOfAKilledRedisLeavesNoFiles(t *testing.T) {
+	t.Parallel()
 	s := stacktest.Start(t, stack.Options{NoPostgres: true})
 	withRedis(t, s, func(client *redis.Client) {
 		// Each key delays the rewrite, so that the kill surely falls into it.

@@ -9,5 +9,5 @@ func WithSystem(o Options, path, postgresGlob, outside string) Options {
 // OnFreePort is the retry of a first start.
 var OnFreePort = onFreePort
 
-// PortTriesMax bounds it.
+// StartTriesMax bounds it.
 const StartTriesMax = startTriesMax

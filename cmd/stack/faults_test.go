@@ -28,6 +28,7 @@ func wantConfigError(t *testing.T, err error, words ...string) {
 }
 
 func TestStart_BadOptions(t *testing.T) {
+	t.Parallel()
 	dir := stacktest.Dir(t)
 	for _, c := range []struct {
 		name string
@@ -49,6 +50,7 @@ func TestStart_BadOptions(t *testing.T) {
 }
 
 func TestStart_UnwritableDirNamesThePath(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "file")
 	writeText(t, file, "in the way")
 	for _, dir := range []string{file, filepath.Join(file, "below"), filepath.Join(file, "far", "below")} {
@@ -60,6 +62,7 @@ func TestStart_UnwritableDirNamesThePath(t *testing.T) {
 }
 
 func TestStart_MissingProgramsSayWhatToInstall(t *testing.T) {
+	t.Parallel()
 	empty := t.TempDir()
 	nowhere := func(o stack.Options) stack.Options {
 		o.DataDir = stacktest.Dir(t)
@@ -72,6 +75,7 @@ func TestStart_MissingProgramsSayWhatToInstall(t *testing.T) {
 }
 
 func TestStart_OldProgramsSayWhichVersion(t *testing.T) {
+	t.Parallel()
 	bin := t.TempDir()
 	writeScript(t, filepath.Join(bin, "redis-server"), `echo "Redis server v=6.2.14 sha=00000000:0 malloc=libc bits=64"`)
 	writeScript(t, filepath.Join(bin, "postgres"), `echo "postgres (PostgreSQL) 13.20 (Debian 13.20-1)"`)
@@ -87,6 +91,7 @@ func TestStart_OldProgramsSayWhichVersion(t *testing.T) {
 }
 
 func TestStart_DataOfAnotherPostgresSaysWhichVersion(t *testing.T) {
+	t.Parallel()
 	s := stacktest.Start(t, stack.Options{NoRedis: true})
 	dir := filepath.Dir(s.PostgresDir())
 	if err := s.Stop(within(t)); err != nil {
@@ -98,6 +103,7 @@ func TestStart_DataOfAnotherPostgresSaysWhichVersion(t *testing.T) {
 }
 
 func TestStart_LostPasswordIsToldAtOnce(t *testing.T) {
+	t.Parallel()
 	dir := stacktest.Dir(t)
 	s := stacktest.Start(t, stack.Options{DataDir: dir, NoRedis: true})
 	if err := s.Stop(within(t)); err != nil {
@@ -112,6 +118,7 @@ func TestStart_LostPasswordIsToldAtOnce(t *testing.T) {
 }
 
 func TestStart_ServerThatEndsTellsItsLog(t *testing.T) {
+	t.Parallel()
 	dir := stacktest.Dir(t)
 	s := stacktest.Start(t, stack.Options{DataDir: dir, NoPostgres: true})
 	if err := s.Stop(within(t)); err != nil {
@@ -127,6 +134,7 @@ func TestStart_ServerThatEndsTellsItsLog(t *testing.T) {
 }
 
 func TestStart_NoSecretIsReadable(t *testing.T) {
+	t.Parallel()
 	dir := stacktest.Dir(t)
 	s := stacktest.Start(t, stack.Options{DataDir: dir})
 	secrets := []string{password(t, s.RedisURL()), password(t, s.PostgresURL())}

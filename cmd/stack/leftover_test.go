@@ -84,6 +84,7 @@ func processesBelow(t *testing.T, dir string) []string {
 }
 
 func TestStart_StopsWhatAKilledOwnerLeft(t *testing.T) {
+	t.Parallel()
 	dir := stacktest.Dir(t)
 	first := startOwner(t, dir)
 
@@ -105,6 +106,7 @@ func TestStart_StopsWhatAKilledOwnerLeft(t *testing.T) {
 }
 
 func TestStart_LeftoversThatHangAreStoppedToo(t *testing.T) {
+	t.Parallel()
 	dir := stacktest.Dir(t)
 	first := startOwner(t, dir)
 	first.kill(t)
@@ -120,6 +122,7 @@ func TestStart_LeftoversThatHangAreStoppedToo(t *testing.T) {
 }
 
 func TestStart_StalePidFileOfALivingStranger(t *testing.T) {
+	t.Parallel()
 	dir := stacktest.Dir(t)
 	first := startOwner(t, dir)
 	first.kill(t)
@@ -155,6 +158,7 @@ func TestStart_StalePidFileOfALivingStranger(t *testing.T) {
 }
 
 func TestRemove_EndsLeftovers(t *testing.T) {
+	t.Parallel()
 	dir := stacktest.Dir(t)
 	first := startOwner(t, dir)
 	first.kill(t)

@@ -41,8 +41,11 @@ func acquire(dir string) (*lock, error) {
 	return &lock{file: file}, nil
 }
 
+// release unlocks before it closes: a child being forked this moment holds a copy of
+// the file until its exec, and closing ours alone would leave the lock to it.
 func (l *lock) release() error {
-	if err := l.file.Close(); err != nil {
+	err := errors.Join(syscall.Flock(int(l.file.Fd()), syscall.LOCK_UN), l.file.Close())
+	if err != nil {
 		return fmt.Errorf("release %s: %w", l.file.Name(), err)
 	}
 	return nil

@@ -32,6 +32,7 @@ func secluded(t *testing.T) (dir, outside string) {
 }
 
 func TestPlace_DataThatPostgresCannotReachLiesOutside(t *testing.T) {
+	t.Parallel()
 	asRoot(t)
 	dir, outside := secluded(t)
 	opts := stack.WithSystem(stack.Options{DataDir: dir}, "", "", outside)
@@ -79,6 +80,7 @@ func TestPlace_DataThatPostgresCannotReachLiesOutside(t *testing.T) {
 }
 
 func TestPlace_DataThatPostgresCanReachStaysInside(t *testing.T) {
+	t.Parallel()
 	asRoot(t)
 	dir := stacktest.Dir(t)
 	s := stacktest.Start(t, stack.Options{DataDir: dir, NoRedis: true})
@@ -95,11 +97,17 @@ func TestPlace_DataThatPostgresCanReachStaysInside(t *testing.T) {
 }
 
 func TestPlace_RecordThatMakesNoSense(t *testing.T) {
+	t.Parallel()
 	dir := stacktest.Dir(t)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	record := filepath.Join(dir, "postgres.path")
+	t.Cleanup(func() { // stack.Remove trusts it no more than Start does
+		if err := os.Remove(record); err != nil {
+			t.Error(err)
+		}
+	})
 	for name, text := range map[string]string{"empty": "", "root": "/\n", "relative": "0123456789abcdef\n", "gone": "/var/lib/0123456789abcdef\n"} {
 		t.Run(name, func(t *testing.T) {
 			writeText(t, record, text)

@@ -2,7 +2,6 @@ package stack
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,19 +17,25 @@ type process struct {
 	exited  chan struct{} // closed once reaped; cmd.ProcessState is set by then
 }
 
-// startProcess runs cmd with its output appended to the log file.
-func startProcess(cmd *exec.Cmd, logPath string) (*process, error) {
-	file, mark, err := openLog(logPath)
+// startProcess runs cmd with its input from a file, unless that is empty, and its
+// output appended to the log file.
+func startProcess(cmd *exec.Cmd, inputPath, logPath string) (*process, error) {
+	output, mark, err := openLog(logPath)
 	if err != nil {
 		return nil, err
 	}
-	cmd.Stdout, cmd.Stderr = file, file
-	started := time.Now()
-	err = cmd.Start()
-	if closeErr := file.Close(); err == nil && closeErr != nil {
-		err = errors.Join(closeErr, cmd.Process.Kill(), cmd.Wait())
+	defer func() { _ = output.Close() }() // the process has its own; nothing is written by this one
+	cmd.Stdout, cmd.Stderr = output, output
+	if inputPath != "" {
+		input, err := os.Open(inputPath)
+		if err != nil {
+			return nil, unusable(inputPath, err)
+		}
+		defer func() { _ = input.Close() }()
+		cmd.Stdin = input
 	}
-	if err != nil {
+	started := time.Now()
+	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", cmd.Path, err)
 	}
 	p := &process{cmd: cmd, log: mark, started: started, exited: make(chan struct{})}

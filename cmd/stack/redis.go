@@ -73,6 +73,7 @@ func (r *redisServer) start(ctx, life context.Context) (err error) {
 func (r *redisServer) server() server {
 	return server{
 		name:      "redis-server",
+		input:     r.confPath(),
 		logPath:   r.dir.logFile("redis"),
 		command:   r.command,
 		prepare:   r.prepare,
@@ -83,8 +84,11 @@ func (r *redisServer) server() server {
 	}
 }
 
+// command reads the configuration from standard input: a path with * ? or [ would
+// be taken for a pattern, and when nothing matches Redis runs wide open on its
+// default port.
 func (r *redisServer) command() *exec.Cmd {
-	cmd := exec.Command(r.binary, r.confPath())
+	cmd := exec.Command(r.binary, "-")
 	cmd.Dir = r.dir.redis()
 	cmd.Env = r.opts.system.childEnv()
 	cmd.SysProcAttr = account{}.attr()

@@ -12,8 +12,8 @@ import (
 	"stampede/cmd/stack"
 )
 
-// StopMax bounds the clean-up after a test.
-const StopMax = time.Minute
+// waitMax bounds the start, and the stop after a test.
+const waitMax = time.Minute
 
 // Dir returns a data directory for one test, removed when the test ends. Other
 // than below t.TempDir, which is closed to other users, PostgreSQL's own user can
@@ -49,12 +49,14 @@ func Start(t testing.TB, o stack.Options) *stack.Stack {
 	if o.Log == nil {
 		o.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	}
-	s, err := stack.Start(t.Context(), o)
+	ctx, cancel := context.WithTimeout(t.Context(), waitMax)
+	defer cancel()
+	s, err := stack.Start(ctx, o)
 	if err != nil {
 		t.Fatalf("start the stack: %v", err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), StopMax)
+		ctx, cancel := context.WithTimeout(context.Background(), waitMax)
 		defer cancel()
 		if err := s.Stop(ctx); err != nil {
 			t.Errorf("stop the stack: %v", err)

@@ -12,7 +12,7 @@ import (
 )
 
 func TestPlace_CrowdBuysExactlyWhatThereIs(t *testing.T) {
-	s := commonShop(t)
+	s := common.open(t)
 	e, ctx, from := s.Engine, context.Background(), position(t, s.Engine, 0)
 	const buyers, attempts, units, price = 200, 10_000, 500, 3
 	product := s.Product(price, units)
@@ -63,7 +63,7 @@ func TestPlace_CrowdBuysExactlyWhatThereIs(t *testing.T) {
 }
 
 func TestPlace_KeyUsedAtOnceByAHundredHasOneEffect(t *testing.T) {
-	s := commonShop(t)
+	s := common.open(t)
 	e, ctx := s.Engine, context.Background()
 	user, product := s.User(1000), s.Product(7, 50)
 	from := position(t, e, 0)
@@ -102,7 +102,7 @@ func TestPlace_KeyUsedAtOnceByAHundredHasOneEffect(t *testing.T) {
 }
 
 func TestCharge_KeyUsedAtOnceByAHundredHasOneEffect(t *testing.T) {
-	s := commonShop(t)
+	s := common.open(t)
 	user := s.User(0)
 	answers := make([]engine.Charged, 100)
 	var group sync.WaitGroup
@@ -125,7 +125,7 @@ func TestCharge_KeyUsedAtOnceByAHundredHasOneEffect(t *testing.T) {
 }
 
 func TestPlace_KeyWithAnotherRequestIsRefused(t *testing.T) {
-	s := commonShop(t)
+	s := common.open(t)
 	e, ctx := s.Engine, context.Background()
 	user, product, other := s.User(1000), s.Product(7, 50), s.Product(7, 50)
 	first := mustPlace(t, e, user, "key", lines(product, 2, other, 1))
@@ -162,7 +162,7 @@ func TestPlace_KeyWithAnotherRequestIsRefused(t *testing.T) {
 }
 
 func TestKey_OfAnotherUserIsAnotherKey(t *testing.T) {
-	s := commonShop(t)
+	s := common.open(t)
 	product := s.Product(7, 50)
 	seen := map[int64]bool{}
 	for range 3 {
@@ -183,7 +183,7 @@ func TestKey_OfAnotherUserIsAnotherKey(t *testing.T) {
 }
 
 func TestPlace_RefusedStoresNothingAndIsJudgedAnew(t *testing.T) {
-	s := commonShop(t)
+	s := common.open(t)
 	e, ctx := s.Engine, context.Background()
 	user, product := s.User(10), s.Product(7, 1)
 	request := engine.PlaceRequest{UserID: user, Key: "key", Lines: lines(product, 2)}
@@ -219,7 +219,7 @@ func TestPlace_RefusedStoresNothingAndIsJudgedAnew(t *testing.T) {
 }
 
 func TestPlace_OfOneLineThatCannotBeHadTakesNothingOfTheOthers(t *testing.T) {
-	s := commonShop(t)
+	s := common.open(t)
 	user, there, scarce := s.User(1000), s.Product(1, 100), s.Product(1, 3)
 	from := position(t, s.Engine, 0)
 	_, _, err := s.Engine.Place(context.Background(), engine.PlaceRequest{UserID: user, Key: "key", Lines: lines(there, 5, scarce, 2, there, 5, scarce, 2)})

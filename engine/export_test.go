@@ -166,21 +166,3 @@ func (e *Engine) Fold(partition int, entries []Entry) ([]Assignment, error) {
 	}
 	return all, nil
 }
-
-// DecodeRecord says what an idempotency record means: fingerprint, id of an order or charge, amount after.
-func DecodeRecord(record string) string {
-	d := &decoder{b: []byte(record)}
-	const fingerprintLen, idLen, stockLen = 16, 8, 5
-	if len(d.b) < fingerprintLen {
-		return "too short"
-	}
-	text := fmt.Sprintf("%x", d.b[:fingerprintLen])
-	if d.b = d.b[fingerprintLen:]; len(d.b) > stockLen {
-		text += fmt.Sprintf(" %x", d.b[:idLen])
-		d.b = d.b[idLen:]
-	}
-	if len(d.b) > 0 {
-		text += fmt.Sprintf(" %d", d.int())
-	}
-	return fmt.Sprintf("%s %v", text, d.err)
-}

@@ -339,7 +339,7 @@ func (g *game) check(t *rapid.T) {
 }
 
 func TestShop_AnswersAsItsModelDoes(t *testing.T) {
-	s := commonShop(t)
+	s := common.open(t)
 	rapid.Check(t, func(t *rapid.T) {
 		g, from := newGame(s), position(t, s.Engine, 0)
 		g.createUser(t)
@@ -363,7 +363,7 @@ func TestShop_AnswersAsItsModelDoes(t *testing.T) {
 
 // Many at once: whatever the interleaving, money and units are conserved.
 func TestShop_ConservesMoneyAndUnitsUnderConcurrency(t *testing.T) {
-	s := commonShop(t)
+	s := common.open(t)
 	e, ctx, from := s.Engine, context.Background(), position(t, s.Engine, 0)
 	const users, products, buyers, attempts = 12, 6, 24, 60
 	stock := map[int64]int64{}

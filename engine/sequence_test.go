@@ -241,7 +241,7 @@ func genStep(kind string) *rapid.Generator[step] {
 }
 
 func testSequence(t *testing.T, kinds ...string) {
-	s := commonShop(t)
+	s := common.open(t)
 	rapid.Check(t, func(t *rapid.T) {
 		sh := genShape().Draw(t, "shape")
 		together, oneByOne := newWorld(s, sh), newWorld(s, sh)

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// replyMax bounds a reply, head and body each; it is also the read buffer of a connection.
+const replyMax = 16 << 10
+
+// conn is a keep-alive connection with at most one request in flight. It knows just enough HTTP/1.1 for the replies
+// of a JSON API, because whatever the generator burns is missing to the servers on the same machine. One goroutine
+// uses it; interrupt may come from any.
+type conn struct {
+	addr string
+	in   *bufio.Reader
+
+	mu  sync.Mutex // guards net, against interrupt
+	net net.Conn   // nil until dialed, and after an error
+}
+
+func newConn(addr string) *conn {
+	return &conn{addr: addr, in: bufio.NewReaderSize(nil, replyMax)}
+}
+
+// reply is an answer; body is valid until the next request.
+type reply struct {
+	status int
+	body   []byte
+}
+
+// roundTrip sends a whole request and waits for its reply. It dials when there is no connection. After an error the
+// connection is closed, and nobody knows whether the server has seen the request.
+func (c *conn) roundTrip(ctx context.Context, request []byte) (reply, error) {
+	if c.net == nil {
+		if err := c.dial(ctx); err != nil {
+			return reply{}, err
+		}
+	}
+	if _, err := c.net.Write(request); err != nil {
+		return reply{}, errors.Join(fmt.Errorf("send a request: %w", err), c.close())
+	}
+	r, last, err := c.read()
+	if err != nil {
+		return reply{}, errors.Join(fmt.Errorf("read a reply: %w", err), c.close())
+	}
+	if last {
+		return r, c.close()
+	}
+	return r, nil
+}
+
+func (c *conn) dial(ctx context.Context) error {
+	var d net.Dialer
+	opened, err := d.DialContext(ctx, "tcp", c.addr)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.net = opened
+	c.mu.Unlock()
+	c.in.Reset(opened)
+	return nil
+}
+
+func (c *conn) close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.net == nil {
+		return nil
+	}
+	err := c.net.Close()
+	c.net = nil
+	return err
+}
+
+// interrupt fails the request in flight, if there is one. A deadline a request would cost more than all the rest of
+// the client.
+func (c *conn) interrupt() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.net != nil {
+		_ = c.net.SetDeadline(time.Unix(1, 0)) // a closed connection is interrupted already
+	}
+}
+
+// read parses one reply; last tells that the server closes the connection behind it.
+func (c *conn) read() (r reply, last bool, err error) {
+	line, err := c.line()
+	if err != nil {
+		return r, false, err
+	}
+	if r.status, err = parseStatus(line); err != nil {
+		return r, false, err
+	}
+	length := -1
+	for {
+		if line, err = c.line(); err != nil {
+			return r, false, err
+		}
+		if len(line) == 0 {
+			break
+		}
+		name, value, _ := bytes.Cut(line, []byte(":"))
+		switch value = bytes.TrimSpace(value); {
+		case bytes.EqualFold(name, []byte("Content-Length")):
+			if length, err = strconv.Atoi(string(value)); err != nil {
+				return r, false, fmt.Errorf("Content-Length: %w", err)
+			}
+		case bytes.EqualFold(name, []byte("Connection")):
+			last = bytes.EqualFold(value, []byte("close"))
+		}
+	}
+	if length < 0 || length > replyMax {
+		return r, false, fmt.Errorf("a body without a Content-Length of 0 to %d", replyMax)
+	}
+	// Peek and Discard leave the body where it was read to.
+	if r.body, err = c.in.Peek(length); err != nil {
+		return r, false, err
+	}
+	_, err = c.in.Discard(length)
+	return r, last, err
+}
+
+// line returns the next line of a head without its end.
+func (c *conn) line() ([]byte, error) {
+	line, err := c.in.ReadSlice('\n')
+	if err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(line[:len(line)-1], []byte("\r")), nil
+}
+
+// parseStatus takes the 201 out of "HTTP/1.1 201 Created".
+func parseStatus(line []byte) (int, error) {
+	_, rest, _ := bytes.Cut(line, []byte(" "))
+	if bytes.HasPrefix(line, []byte("HTTP/1.")) && len(rest) >= 3 {
+		status, err := strconv.Atoi(string(rest[:3]))
+		if err == nil && status >= 200 && status < statusEnd {
+			return status, nil
+		}
+	}
+	return 0, fmt.Errorf("not a status line: %.40q", line)
+}

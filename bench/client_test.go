@@ -1,0 +1,215 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/valyala/fasthttp"
+)
+
+// server is a fasthttp server on loopback that counts the connections it gets.
+type server struct {
+	addr  string
+	conns atomic.Int64
+}
+
+func serve(t *testing.T, handler fasthttp.RequestHandler) *server {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{addr: listener.Addr().String()}
+	f := &fasthttp.Server{
+		Handler: handler, CloseOnShutdown: true,
+		ConnState: func(_ net.Conn, state fasthttp.ConnState) {
+			if state == fasthttp.StateNew {
+				s.conns.Add(1)
+			}
+		},
+	}
+	served := make(chan error, 1)
+	go func() { served <- f.Serve(listener) }()
+	t.Cleanup(func() {
+		if err := f.Shutdown(); err != nil {
+			t.Error(err)
+		}
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+var someGoods = goods{users: []string{"1", "2", "3"}, products: []string{"7", "8"}}
+
+// load runs a closed loop of orders on a few connections.
+func load(t *testing.T, addr string, connections int, d time.Duration) tally {
+	t.Helper()
+	g, err := dial(t.Context(), addr, connections)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRecorder()
+	if took := g.closedLoop(t.Context(), d, newUniformOrders(someGoods, "test", 1, connections), r); took < d {
+		t.Errorf("a load of %v took %v", d, took)
+	}
+	if err := g.close(); err != nil {
+		t.Error(err)
+	}
+	return r.tally()
+}
+
+func TestLoad_CountsEveryStatusOnKeptConnections(t *testing.T) {
+	const connections = 4
+	var served [statusEnd]atomic.Int64
+	var n atomic.Int64
+	s := serve(t, func(ctx *fasthttp.RequestCtx) {
+		status := []int{201, 201, 409, 201, 503}[n.Add(1)%5]
+		served[status].Add(1)
+		ctx.SetStatusCode(status)
+		ctx.SetBodyString(strings.Repeat("x", status)) // lengths of all kinds
+	})
+	got := load(t, s.addr, connections, 200*time.Millisecond)
+	if got.accepted == 0 || got.accepted != served[201].Load() {
+		t.Errorf("accepted %d, served %d", got.accepted, served[201].Load())
+	}
+	for _, status := range []int{409, 503} {
+		if got.refused[status] != served[status].Load() {
+			t.Errorf("%d: counted %d, served %d", status, got.refused[status], served[status].Load())
+		}
+	}
+	if got.failed != 0 || s.conns.Load() != connections {
+		t.Errorf("%d failures and %d connections, want 0 and %d", got.failed, s.conns.Load(), connections)
+	}
+}
+
+func TestLoad_RedialsAClosedConnectionAndCountsIt(t *testing.T) {
+	var n, cut atomic.Int64
+	s := serve(t, func(ctx *fasthttp.RequestCtx) {
+		if n.Add(1)%20 == 0 {
+			cut.Add(1)
+			ctx.HijackSetNoResponse(true)
+			ctx.Hijack(func(c net.Conn) { _ = c.Close() })
+			return
+		}
+		ctx.SetStatusCode(http.StatusCreated)
+	})
+	got := load(t, s.addr, 2, 500*time.Millisecond)
+	if got.failed == 0 || got.failed != cut.Load() {
+		t.Errorf("%d failures, %d connections were cut", got.failed, cut.Load())
+	}
+	if want := n.Load() - cut.Load(); got.accepted != want {
+		t.Errorf("accepted %d, answered %d", got.accepted, want)
+	}
+}
+
+func TestLoad_AnAnnouncedCloseIsNoFailure(t *testing.T) {
+	var n atomic.Int64
+	s := serve(t, func(ctx *fasthttp.RequestCtx) {
+		ctx.SetStatusCode(http.StatusCreated)
+		if n.Add(1)%10 == 0 {
+			ctx.SetConnectionClose()
+		}
+	})
+	got := load(t, s.addr, 2, 200*time.Millisecond)
+	if got.failed != 0 || got.accepted != n.Load() {
+		t.Errorf("%d failures, %d of %d accepted", got.failed, got.accepted, n.Load())
+	}
+	if s.conns.Load() < 3 {
+		t.Errorf("%d connections: none was dialed again", s.conns.Load())
+	}
+}
+
+func TestLoad_AServerThatHangsIsInterrupted(t *testing.T) {
+	release := make(chan struct{})
+	s := serve(t, func(*fasthttp.RequestCtx) { <-release })
+	defer close(release)
+	g, err := dial(t.Context(), s.addr, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.close()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	r := newRecorder()
+	took := g.closedLoop(ctx, time.Minute, newUniformOrders(someGoods, "test", 1, 2), r)
+	if got := r.tally(); got.failed != 2 || took > 5*time.Second {
+		t.Errorf("%d failures after %v, want 2 at once", got.failed, took)
+	}
+}
+
+// rawServer answers one request on a connection with exactly these bytes and closes it.
+func rawServer(t *testing.T, answer string) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var done sync.WaitGroup
+	done.Go(func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			if request, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+				_ = request.Body.Close()
+				_, _ = fmt.Fprint(c, answer)
+			}
+			_ = c.Close()
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		done.Wait()
+	})
+	return listener.Addr().String()
+}
+
+func TestClient_ReadsReplies(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer string
+		want   string // status and body; empty: an error
+	}{
+		"plain":          {"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\nok", "201 ok"},
+		"no reason":      {"HTTP/1.1 503 \r\ncontent-length:0\r\n\r\n", "503 "},
+		"bare line feed": {"HTTP/1.0 404 Not Found\nCONTENT-LENGTH: 1\nConnection: close\n\nx", "404 x"},
+		"chunked":        {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", ""},
+		"cut head":       {"HTTP/1.1 201 Cre", ""},
+		"cut body":       {"HTTP/1.1 201 Created\r\nContent-Length: 5\r\n\r\nok", ""},
+		"no HTTP":        {"-ERR unknown command\r\n\r\n", ""},
+		"bad status":     {"HTTP/1.1 999 What\r\nContent-Length: 0\r\n\r\n", ""},
+		"interim":        {"HTTP/1.1 100 Continue\r\n\r\n", ""},
+		"bad length":     {"HTTP/1.1 200 OK\r\nContent-Length: 1e3\r\n\r\n", ""},
+		"too long":       {"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n", ""},
+		"endless line":   {"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", replyMax) + "\r\n\r\n", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := newConn(rawServer(t, c.answer))
+			request := newUniformOrders(someGoods, "test", 1, 1)[0].next(nil)
+			answer, err := client.roundTrip(t.Context(), request)
+			got := ""
+			if err == nil {
+				got = fmt.Sprintf("%d %s", answer.status, answer.body)
+			}
+			if got != c.want {
+				t.Errorf("got %q (%v), want %q", got, err, c.want)
+			}
+			if err != nil && client.net != nil {
+				t.Error("the connection stands although nobody knows what comes next on it")
+			}
+			if err := client.close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

@@ -1,0 +1,26 @@
+package main
+
+import (
+	"os"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// TestMain lets the test binary stand in for bench when it is started as the empty handler, for the smoke runs on
+// os.Executable.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "empty-server" {
+		os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+	}
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1")) // once a process, for ever
+}
+
+func TestMain_BadCommandLineIsUsage(t *testing.T) {
+	for _, args := range [][]string{nil, {"smok"}, {"smoke", "--rate"}} {
+		if code := run(args, t.Output(), t.Output()); code != exitUsage {
+			t.Errorf("bench %v ended with %d, want %d", args, code, exitUsage)
+		}
+	}
+}

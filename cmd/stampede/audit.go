@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"stampede/engine"
+	"stampede/persist"
+)
+
+// errViolations is how an audit ends that looked at everything and found something.
+var errViolations = errors.New("the books do not hold")
+
+const (
+	auditCallMax   = 10 * time.Second // one look at many keys
+	auditListedMax = 10_000           // violations in the JSON document; the summary counts all
+)
+
+type auditCommand struct {
+	stackFlags `embed:""`
+	JSON       bool `help:"Print one JSON document."`
+}
+
+// Run proves the books of a shop, running or quiet, and changes nothing.
+func (a *auditCommand) Run(c *console) error {
+	env := stackEnv{redisURL: a.RedisURL, postgresURL: a.PostgresURL}
+	given, err := a.byURL(c)
+	if err == nil && !given {
+		env, err = a.readStack()
+	}
+	if err != nil {
+		return err
+	}
+	found := findings{console: c, asJSON: a.JSON, Violations: []persist.Violation{}}
+	if err := found.audit(c.interrupts.stop, env); err != nil {
+		if !given {
+			return fmt.Errorf("%w (does `stampede up` run in %s?)", err, a.DataDir)
+		}
+		return err
+	}
+	return found.conclude()
+}
+
+// findings of an audit; the exported fields are the JSON document.
+type findings struct {
+	console *console
+	asJSON  bool
+
+	OK         bool                `json:"ok"`
+	Summary    persist.Summary     `json:"summary"`
+	Violations []persist.Violation `json:"violations"`
+}
+
+// audit looks. It goes by the deployment that Redis names, so that nothing is founded or claimed on the way.
+func (f *findings) audit(ctx context.Context, env stackEnv) error {
+	client, err := engine.Connect(env.redisURL, 4, auditCallMax)
+	if err != nil {
+		return err
+	}
+	defer client.Close() //nolint:errcheck // it only read
+	deployment, found, err := engine.FindDeployment(ctx, client)
+	if err != nil {
+		return unreadable(err)
+	}
+	if !found {
+		return errors.New("this Redis holds no shop: correct the Redis URL, or rebuild it with stampede restore")
+	}
+	books, err := persist.Open(ctx, env.postgresURL, 4, f.console.log)
+	if err != nil {
+		return err
+	}
+	defer books.Close()
+	if _, err := books.Bind(ctx, client, deployment.Partitions, false); err != nil {
+		return err
+	}
+	unstarted, err := engine.New(engine.Config{Redis: client, Partitions: deployment.Partitions, OperationTimeout: auditCallMax})
+	if err != nil {
+		return err
+	}
+	books.Attach(unstarted)
+	f.Summary, err = books.Audit(ctx, client, f.note)
+	return err
+}
+
+func (f *findings) note(v persist.Violation) {
+	if !f.asJSON {
+		// An audit whose output nobody reads still ends in its exit code.
+		_, _ = fmt.Fprintf(f.console.out, "%s: %s: %s\n", v.Check, v.Subject, v.Detail)
+	} else if len(f.Violations) < auditListedMax {
+		f.Violations = append(f.Violations, v)
+	}
+}
+
+// conclude prints the result.
+func (f *findings) conclude() error {
+	f.OK = f.Summary.Violations == 0
+	var err error
+	if f.asJSON {
+		err = json.NewEncoder(f.console.out).Encode(f)
+	} else {
+		s, verdict := f.Summary, "all holds"
+		if !f.OK {
+			verdict = fmt.Sprintf("%d violation(s)", s.Violations)
+		}
+		_, err = fmt.Fprintf(f.console.out, "Audited %d events, %d users, %d products, %d orders: %s.\n",
+			s.Events, s.Users, s.Products, s.Orders, verdict)
+	}
+	if err == nil && !f.OK {
+		err = errViolations
+	}
+	return err
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"regexp"
+
+	"stampede/engine"
+)
+
+// saleFlags are those of every command that sells.
+type saleFlags struct {
+	Addr       string `default:"127.0.0.1:8080" help:"Address to listen on."`
+	AdminToken string `placeholder:"TOKEN" help:"Bearer token of the admin routes. Other users of this machine can see flags: prefer the variable."`
+	Auth       string `placeholder:"trusted" help:"Who says who the buyer is. trusted: whoever calls; needed in so many words to listen beyond this machine."`
+	NoWriter   bool   `help:"Leave writing into PostgreSQL to another process."`
+	Partitions int    `placeholder:"P" help:"Partitions of a new shop, 1 by default; an existing one keeps its own and refuses another number."`
+}
+
+// bearerToken is what RFC 6750 lets a client send, and what needs no quotes in stack.env.
+var bearerToken = regexp.MustCompile(`^[A-Za-z0-9._~+/-]+=*$`)
+
+func (f *saleFlags) validate() error {
+	switch {
+	case f.Auth != "" && f.Auth != "trusted":
+		return errors.New("this version knows no other --auth than trusted: leave it out, or say trusted")
+	case f.AdminToken != "" && !bearerToken.MatchString(f.AdminToken):
+		return errors.New("the admin token has characters that a Bearer token cannot have: " +
+			"give --admin-token or STAMPEDE_ADMIN_TOKEN letters, digits and -._~+/ only")
+	}
+	return checkPartitions(f.Partitions)
+}
+
+// checkPartitions takes 0 for "as the books say".
+func checkPartitions(n int) error {
+	if n < 0 || n > engine.PartitionsMax {
+		return fmt.Errorf("--partitions must be 1 to %d, or left out", engine.PartitionsMax)
+	}
+	return nil
+}
+
+// serverFlags name servers that run already.
+type serverFlags struct {
+	RedisURL    string `placeholder:"URL" help:"Redis, as redis://user:password@host:port/0."`
+	PostgresURL string `placeholder:"URL" help:"PostgreSQL, as postgres://user:password@host:port/database."`
+}
+
+// stackFlags name servers by their URLs or by the directory of an `up`.
+type stackFlags struct {
+	serverFlags `embed:""`
+	DataDir     string `default:".stampede" help:"Directory of a stampede up, to find its servers without their URLs."`
+}
+
+// byURL tells whether the URLs name the servers. A directory that was typed wins over URLs of the environment, which
+// may be those of another stack.
+func (f *stackFlags) byURL(c *console) (bool, error) {
+	typed := c.typed["redis-url"] || c.typed["postgres-url"]
+	switch {
+	case f.RedisURL == "" && f.PostgresURL == "", c.typed["data-dir"] && !typed:
+		return false, nil
+	case f.RedisURL == "" || f.PostgresURL == "":
+		return false, errors.New("one URL of two: give both --redis-url and --postgres-url (or their variables), or only --data-dir")
+	}
+	return true, nil
+}
+
+// readStack returns how to join the stack that `up` last ran in the directory.
+func (f *stackFlags) readStack() (stackEnv, error) {
+	env, err := readStackEnv(f.DataDir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return env, fmt.Errorf("there is no stack in %s: start one with stampede up, name its --data-dir, "+
+			"or give --redis-url and --postgres-url", f.DataDir)
+	case err != nil:
+		return env, fmt.Errorf("cannot read %s (%w): run as the user who runs stampede up", stackEnvPath(f.DataDir), err)
+	}
+	return env, nil
+}

@@ -1,0 +1,36 @@
+package main
+
+import "errors"
+
+type serveCommand struct {
+	serverFlags `embed:""`
+	saleFlags   `embed:""`
+}
+
+// Run sells until a signal comes.
+func (s *serveCommand) Run(c *console) error {
+	if err := s.validate(); err != nil {
+		return err
+	}
+	listener, err := listen(s.Addr, s.Auth)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	return sell(c, sale{
+		listener: listener, redisURL: s.RedisURL, postgresURL: s.PostgresURL,
+		adminToken: s.AdminToken, partitions: s.Partitions, noWriter: s.NoWriter,
+	})
+}
+
+func (s *serveCommand) validate() error {
+	switch {
+	case s.RedisURL == "":
+		return errors.New("no Redis is named: set STAMPEDE_REDIS_URL or --redis-url, or let `stampede up` run one")
+	case s.PostgresURL == "":
+		return errors.New("no PostgreSQL is named: set STAMPEDE_POSTGRES_URL or --postgres-url, or let `stampede up` run one")
+	case s.AdminToken == "":
+		return errors.New("no admin token: set STAMPEDE_ADMIN_TOKEN or --admin-token")
+	}
+	return s.saleFlags.validate()
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"stampede/cmd/stack"
+)
+
+// Bounds of stopping both servers. Each has one of its own, within; the second is what a second signal leaves, long
+// enough for servers that are well.
+const (
+	serversStopMax   = 70 * time.Second
+	serversHurriedIn = 2 * time.Second
+)
+
+type upCommand struct {
+	saleFlags  `embed:""`
+	DataDir    string `default:".stampede" help:"Directory of all data; one up at a time."`
+	Demo       bool   `help:"Fill an empty shop with 100 products and 1,000 users with a balance."`
+	Durability string `default:"fsync" enum:"everysec,fsync,replica" help:"What an answer survives: everysec (Redis syncs to disk once a second), fsync (before it answers), replica."`
+	RedisNodes int    `default:"1" enum:"1,3" help:"Redis servers to run: 1, or a cluster of 3."`
+}
+
+// Run starts the servers and sells until a signal comes; then it stops everything, in the reverse order.
+func (u *upCommand) Run(c *console) (err error) {
+	if err := u.validate(); err != nil {
+		return err
+	}
+	listener, err := listen(u.Addr, u.Auth)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	servers, err := stack.Start(c.interrupts.stop, stack.Options{DataDir: u.DataDir, Durability: u.Durability, Log: c.log})
+	if err != nil {
+		return c.unlessInterrupted(err)
+	}
+	defer func() { err = errors.Join(err, stopServers(c, servers)) }()
+	token, err := keptToken(u.AdminToken, u.DataDir)
+	if err != nil {
+		return err
+	}
+	env := stackEnv{
+		address: reachable(listener), redisURL: servers.RedisURL(), postgresURL: servers.PostgresURL(), adminToken: token,
+	}
+	if err := env.write(u.DataDir); err != nil {
+		return err
+	}
+	return sell(c, sale{
+		listener: listener, redisURL: env.redisURL, postgresURL: env.postgresURL,
+		adminToken: token, showToken: c.terminal, partitions: u.Partitions, noWriter: u.NoWriter, demo: u.Demo,
+	})
+}
+
+func (u *upCommand) validate() error {
+	switch {
+	case u.Durability == "replica":
+		return errors.New("--durability replica needs replicas, and this version runs one Redis without any: take fsync or everysec")
+	case u.RedisNodes != 1:
+		return fmt.Errorf("--redis-nodes %d is not there yet, this version runs one node: take --redis-nodes 1", u.RedisNodes)
+	}
+	return u.saleFlags.validate()
+}
+
+// stopServers never leaves a server behind: what does not stop in time is killed, and said.
+func stopServers(c *console, servers *stack.Stack) error {
+	ctx, cancel := c.interrupts.bound(serversStopMax, serversHurriedIn)
+	defer cancel()
+	return servers.Stop(ctx)
+}

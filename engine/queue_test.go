@@ -1,0 +1,192 @@
+package engine_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"stampede/cmd/shop/shoptest"
+	"stampede/engine"
+)
+
+// nodeOfTests is leased to nobody: leases begin at 0.
+const nodeOfTests = engine.NodesMax - 1
+
+// furtherEngine is one more on a shop's Redis, without Postgres.
+func furtherEngine(t *testing.T, s *shoptest.Shop, c engine.Config) *engine.Engine {
+	t.Helper()
+	timeout := c.OperationTimeout
+	if timeout == 0 {
+		timeout = 2 * time.Second
+	}
+	client, err := engine.Connect(s.Stack.RedisURL(), 16, timeout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Redis, c.Partitions, c.Node = client, s.Engine.Keys().Partitions(), nodeOfTests
+	c.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	e, err := engine.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return e
+}
+
+func freeze(t *testing.T, s *shoptest.Shop) (thaw func()) {
+	t.Helper()
+	if err := s.Stack.Redis().Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	var once sync.Once
+	thaw = func() {
+		once.Do(func() {
+			if err := s.Stack.Redis().Signal(syscall.SIGCONT); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Cleanup(thaw)
+	return thaw
+}
+
+func TestQueue_ExpiredIsDroppedUnsentAndChangesNothing(t *testing.T) {
+	s := common.open(t)
+	e := furtherEngine(t, s, engine.Config{Workers: 1, BatchMax: 1, OperationTimeout: 300 * time.Millisecond})
+	user, product := s.User(100), s.Product(1, 100)
+	sent := engine.PlaceRequest{UserID: user, Key: "sent", Lines: lines(product, 1)}
+	waits := engine.PlaceRequest{UserID: user, Key: "waits", Lines: lines(product, 1)}
+	e.Start()
+	awaitReady(t, e)
+
+	thaw := freeze(t, s)
+	ops := []*engine.Op{e.PlaceOp(sent), e.PlaceOp(waits)}
+	if err := e.Enqueue(ops...); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []error{engine.ErrUnknown, engine.ErrOverloaded} {
+		got, err := ops[i].Wait(within(t, patience))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantErr(t, fmt.Sprintf("operation %d of a frozen Redis", i), got.Err, want)
+	}
+	thaw()
+	awaitReady(t, e)
+	awaitReady(t, s.Engine)
+	_, replayed, err := s.Engine.Place(context.Background(), waits)
+	if err != nil || replayed {
+		t.Errorf("what expired was done: replay %t, %v", replayed, err)
+	}
+	mustPlace(t, s.Engine, user, "sent", sent.Lines)
+	wantStock(t, s.Engine, product, 98)
+}
+
+// A worker sends the kinds of a batch one after the other, so the later ones wait on for as long as a call lasts.
+func TestQueue_ExpiredWhileAnotherKindWasSentIsDroppedToo(t *testing.T) {
+	s := common.open(t)
+	e := furtherEngine(t, s, engine.Config{Workers: 1, OperationTimeout: 300 * time.Millisecond})
+	user, product := s.User(100), s.Product(1, 100)
+	e.Start()
+	awaitReady(t, e)
+
+	thaw := freeze(t, s)
+	ops := []*engine.Op{
+		e.PlaceOp(engine.PlaceRequest{UserID: user, Key: "sent", Lines: lines(product, 1)}),
+		e.ChargeOp(engine.ChargeRequest{UserID: user, Key: "waits", Amount: 1}),
+	}
+	if err := e.Enqueue(ops...); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []error{engine.ErrUnknown, engine.ErrOverloaded} {
+		got, err := ops[i].Wait(within(t, patience))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantErr(t, fmt.Sprintf("operation %d of a frozen Redis", i), got.Err, want)
+	}
+	thaw()
+	awaitReady(t, s.Engine)
+}
+
+func TestQueue_FullRefusesAtOnceAndChangesNothing(t *testing.T) {
+	s := common.open(t)
+	e := furtherEngine(t, s, engine.Config{QueueMax: 3}) // not started: nobody takes
+	user, product := s.User(100), s.Product(1, 100)
+	ctx := context.Background()
+	var queued sync.WaitGroup
+	for i := range 3 {
+		queued.Go(func() {
+			_, _, err := e.Place(ctx, engine.PlaceRequest{UserID: user, Key: fmt.Sprint("queued ", i), Lines: lines(product, 1)})
+			if err != nil { // a worker may come before the door is known to be open
+				wantErr(t, fmt.Sprint("queued operation ", i), err, engine.ErrUnavailable)
+			}
+		})
+	}
+	await(t, "a full queue", func() bool { return e.Queued(0) == 3 })
+	begin := time.Now()
+	_, _, err := e.Place(ctx, engine.PlaceRequest{UserID: user, Key: "one too many", Lines: lines(product, 1)})
+	wantErr(t, "order for a full queue", err, engine.ErrOverloaded)
+	if took := time.Since(begin); took > time.Second {
+		t.Errorf("refused after %v", took)
+	}
+	e.Start()
+	queued.Wait()
+}
+
+func TestQueue_CallerThatLeavesHasItsOrderAllTheSame(t *testing.T) {
+	s := common.open(t)
+	user, product := s.User(100), s.Product(1, 100)
+	ctx, leave := context.WithCancel(context.Background())
+	leave()
+	r := engine.PlaceRequest{UserID: user, Key: "left", Lines: lines(product, 1)}
+	_, _, err := s.Engine.Place(ctx, r)
+	if err != nil { // the answer may have been quicker
+		wantErr(t, "order of a caller that left", err, engine.ErrUnknown)
+	}
+	await(t, "the order that nobody waits for", func() bool {
+		p, err := s.Engine.Product(context.Background(), product)
+		return err == nil && p.Stock == 99
+	})
+	_, replayed, err := s.Engine.Place(context.Background(), r)
+	if err != nil || !replayed {
+		t.Errorf("asked again: replay %t, %v", replayed, err)
+	}
+}
+
+func TestEngine_DrainEndsWhatWaitsAndRefusesTheRest(t *testing.T) {
+	s := common.open(t)
+	e := furtherEngine(t, s, engine.Config{})
+	user, product := s.User(100), s.Product(1, 100)
+	e.Start()
+	awaitReady(t, e)
+	const callers = 50
+	var ended sync.WaitGroup
+	var mu sync.Mutex
+	placed := int64(0)
+	for i := range callers {
+		ended.Go(func() {
+			_, _, err := e.Place(context.Background(), engine.PlaceRequest{UserID: user, Key: fmt.Sprint(i), Lines: lines(product, 1)})
+			if err != nil {
+				wantErr(t, "order while the engine drains", err, engine.ErrOverloaded)
+				return
+			}
+			mu.Lock()
+			placed++
+			mu.Unlock()
+		})
+	}
+	e.Drain()
+	ended.Wait()
+	wantStock(t, s.Engine, product, 100-placed)
+	_, _, err := e.Charge(context.Background(), engine.ChargeRequest{UserID: user, Amount: 1, Key: "late"})
+	wantErr(t, "charge after the drain", err, engine.ErrOverloaded)
+}

@@ -19,7 +19,7 @@ const (
 	readyMax  = time.Minute            // for a shop to start on an empty data directory
 	drainMax  = 2 * time.Minute        // for the writer to catch up
 	auditMax  = 2 * time.Minute        // for the audit
-	drainPoll = 20 * time.Millisecond  // how exactly the drain is timed; one look costs the shop about 1 ms of CPU
+	drainPoll = 50 * time.Millisecond  // how exactly the drain is timed; each look costs the shop 1 to 2 ms of CPU
 	quietPoll = 100 * time.Millisecond // ten ticks of CPU time: less could not tell a busy shop from a quiet one
 	quietMax  = 3 * time.Second        // then the run goes on, and is marked for what disturbs it
 )

@@ -22,8 +22,6 @@ type kind struct {
 	// decode reads one operation's reply behind its code and fills its body, or returns nil for a code that is
 	// no success; refusals are read in one place, by decodeReply.
 	decode func(d *decoder, code code, body any) error
-	// minute says that the script wants the minute's hash among its keys.
-	minute bool
 }
 
 // call is one EVALSHA under construction. A worker reuses it.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"time"
@@ -152,8 +153,8 @@ func mergeLines(lines []Line) ([]Line, error) {
 // elsewhere turns "out of stock" in a partition that does not hold the product's pool into a refusal that claims
 // less: with several partitions the product may well be there in its home partition.
 func (e *Engine) elsewhere(p *partition, err error) error {
-	r, ok := err.(*Refusal) //nolint:errorlint // made by decodeReply, never wrapped
-	if ok && r.Reason == ErrOutOfStock && e.keys.Home(r.ProductID) != p.number {
+	var r *Refusal
+	if errors.As(err, &r) && errors.Is(r, ErrOutOfStock) && e.keys.Home(r.ProductID) != p.number {
 		return &Refusal{Reason: ErrElsewhere, ProductID: r.ProductID}
 	}
 	return err

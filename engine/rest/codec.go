@@ -54,7 +54,7 @@ func decode(ctx *fasthttp.RequestCtx, v any) error {
 	}
 	body := ctx.PostBody()
 	if err := strict(body); err != nil {
-		return invalidJSON.with("%s", err.Error())
+		return err
 	}
 	if err := decoder.Unmarshal(body, v); err != nil {
 		return decodeProblem(err)

@@ -1,10 +1,6 @@
 package rest
 
-import (
-	"errors"
-	"fmt"
-	"unicode/utf8"
-)
+import "unicode/utf8"
 
 const depthMax = 8 // the deepest body of the API nests three levels
 
@@ -15,10 +11,10 @@ func strict(body []byte) error {
 	s := scanner{b: body}
 	s.space()
 	if s.at >= len(body) || body[s.at] != '{' {
-		return errors.New("The body must be a JSON object.") //nolint:staticcheck // shown to clients
+		return invalidJSON.with("The body must be a JSON object.")
 	}
 	if !utf8.Valid(body) {
-		return errors.New("The body is not valid UTF-8.") //nolint:staticcheck // ditto
+		return invalidJSON.with("The body is not valid UTF-8.")
 	}
 	return s.value(0)
 }
@@ -42,7 +38,7 @@ func (s *scanner) space() {
 
 func (s *scanner) value(depth int) error {
 	if depth > depthMax {
-		return fmt.Errorf("The body nests deeper than %d levels.", depthMax) //nolint:staticcheck // shown to clients
+		return invalidJSON.with("The body nests deeper than %d levels.", depthMax)
 	}
 	s.space()
 	if s.at >= len(s.b) {
@@ -57,7 +53,7 @@ func (s *scanner) value(depth int) error {
 		_, err := s.string()
 		return err
 	case 'n':
-		return errors.New("null is not a value of any field; leave the field out.")
+		return invalidJSON.with("null is not a value of any field; leave the field out.")
 	}
 	for s.at < len(s.b) {
 		switch s.b[s.at] {
@@ -85,11 +81,11 @@ func (s *scanner) object(depth int) error {
 		}
 		for _, other := range seen {
 			if other == name {
-				return errors.New("The body names a key twice.") //nolint:staticcheck // shown to clients
+				return invalidJSON.with("The body names a key twice.")
 			}
 		}
 		if len(seen) == cap(room) {
-			return errors.New("The body has more fields than any request.") //nolint:staticcheck // ditto
+			return invalidJSON.with("The body has more fields than any request.")
 		}
 		seen = append(seen, name)
 		s.space()
@@ -167,7 +163,7 @@ func (s *scanner) string() (string, error) {
 	quotedRaw := make([]byte, 0, len(raw)+2)
 	quotedRaw = append(append(append(quotedRaw, '"'), raw...), '"')
 	if err := decoder.Unmarshal(quotedRaw, &text); err != nil {
-		return "", errors.New("A string has an escape that JSON does not know.") //nolint:staticcheck // shown to clients
+		return "", invalidJSON.with("A string has an escape that JSON does not know.")
 	}
 	return text, nil
 }
@@ -180,7 +176,7 @@ func (s *scanner) escape() error {
 		s.at += 2
 		return nil
 	case r == 0:
-		return errors.New("A string holds the character U+0000.") //nolint:staticcheck // shown to clients
+		return invalidJSON.with("A string holds the character U+0000.")
 	case r >= 0xdc00 && r <= 0xdfff:
 		return errLoneSurrogate
 	case r >= 0xd800 && r <= 0xdbff:
@@ -191,7 +187,7 @@ func (s *scanner) escape() error {
 	return nil
 }
 
-var errLoneSurrogate = errors.New("A string holds half a surrogate pair.") //nolint:staticcheck // shown to clients
+var errLoneSurrogate = invalidJSON.with("A string holds half a surrogate pair.")
 
 // unicode reads a \uXXXX escape.
 func (s *scanner) unicode() (rune, bool) {

@@ -176,6 +176,9 @@ func (e *Engine) CheckDoors(ctx context.Context) error {
 		case !v.Standing:
 			p.door.doubt()
 			errs = append(errs, fmt.Errorf("partition %d: door shut: %s", p.number, p.door.state.Load().reason))
+		case v.Epoch != p.door.state.Load().epoch:
+			p.door.doubt()
+			errs = append(errs, fmt.Errorf("partition %d: this process has not followed Redis into epoch %d yet", p.number, v.Epoch))
 		}
 	}
 	return errors.Join(errs...)

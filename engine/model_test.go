@@ -421,9 +421,10 @@ func TestShop_ConservesMoneyAndUnitsUnderConcurrency(t *testing.T) {
 				switch {
 				case err == nil:
 					changes++
-					if i%6 == 0 {
+					switch i % 6 {
+					case 0:
 						funds[user] += int64(i)
-					} else if i%6 == 1 {
+					case 1:
 						stock[productIDs[at]] += int64(i%5 - 3)
 					}
 				case errors.Is(err, engine.ErrOutOfStock), errors.Is(err, engine.ErrInsufficientBalance):

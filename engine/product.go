@@ -2,9 +2,11 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -80,16 +82,17 @@ func (e *Engine) usedElsewhere(ctx context.Context, home *partition, key string)
 // List puts a product of Postgres into every partition: name, price and version, and its stock where none stands
 // yet. The home partition gets the initial units. Safe to repeat.
 func (e *Engine) List(ctx context.Context, product Product, initialStock int64) error {
-	for _, p := range e.partitions {
+	errs := make([]error, len(e.partitions))
+	var all sync.WaitGroup
+	for i, p := range e.partitions {
 		op := &listOp{product: product}
 		if e.keys.Home(product.ID) == p.number {
 			op.initial = initialStock
 		}
-		if err := p.queue.do(ctx, listKind, op, 1); err != nil {
-			return err
-		}
+		all.Go(func() { errs[i] = p.queue.do(ctx, listKind, op, 1) })
 	}
-	return nil
+	all.Wait()
+	return errors.Join(errs...)
 }
 
 // Product returns a product with its stock, read after the call began.

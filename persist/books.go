@@ -42,6 +42,15 @@ type Books struct {
 // Open connects to Postgres and migrates its schema. partitions is what the deployment will have where it has none
 // yet: each partition's writer holds a connection.
 func Open(ctx context.Context, url string, partitions int, log *slog.Logger) (*Books, error) {
+	return open(ctx, url, partitions, log, migrate)
+}
+
+// OpenExisting connects to books that are there already and changes nothing in them.
+func OpenExisting(ctx context.Context, url string, log *slog.Logger) (*Books, error) {
+	return open(ctx, url, 0, log, requireBooks)
+}
+
+func open(ctx context.Context, url string, partitions int, log *slog.Logger, prepare func(context.Context, *pgxpool.Pool) (int, error)) (*Books, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		// The parser's text may repeat the URL and with it the password.
@@ -57,7 +66,7 @@ func Open(ctx context.Context, url string, partitions int, log *slog.Logger) (*B
 	if err != nil {
 		return nil, fmt.Errorf("opening Postgres: %w", err)
 	}
-	known, err := migrate(ctx, pool)
+	known, err := prepare(ctx, pool)
 	pool.Close()
 	if err != nil {
 		return nil, err
@@ -96,7 +105,7 @@ func migrate(ctx context.Context, pool *pgxpool.Pool) (partitions int, err error
 	if _, err := lock.Exec(ctx, "SELECT pg_advisory_lock($1, 0)", lockMigrate); err != nil {
 		return 0, fmt.Errorf("locking the schema: %w", err)
 	}
-	defer lock.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1, 0)", lockMigrate) //nolint:errcheck // ends with the session at the latest
+	defer unlock(lock, lockMigrate, 0)
 	provider, err := goose.NewProvider(goose.DialectPostgres, db, dir)
 	if err != nil {
 		return 0, err
@@ -104,9 +113,28 @@ func migrate(ctx context.Context, pool *pgxpool.Pool) (partitions int, err error
 	if _, err := provider.Up(ctx); err != nil {
 		return 0, fmt.Errorf("migrating the schema: %w", err)
 	}
-	err = lock.QueryRow(ctx, "SELECT coalesce(max(partitions), 0) FROM deployment").Scan(&partitions)
+	err = lock.QueryRow(ctx, selectPartitions).Scan(&partitions)
 	return partitions, err
 }
+
+const selectPartitions = "SELECT coalesce(max(partitions), 0) FROM deployment"
+
+// requireBooks returns the deployment's number of partitions and refuses a database that is none of Stampede's.
+func requireBooks(ctx context.Context, pool *pgxpool.Pool) (partitions int, err error) {
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		return 0, connectError(err)
+	}
+	defer conn.Release()
+	err = conn.QueryRow(ctx, selectPartitions).Scan(&partitions)
+	var pg *pgconn.PgError
+	if (errors.As(err, &pg) && pg.Code == undefinedTable) || (err == nil && partitions == 0) {
+		return 0, refused("this Postgres holds no books of Stampede: correct the Postgres URL")
+	}
+	return partitions, err
+}
+
+const undefinedTable = "42P01"
 
 // connectError makes a first connection's failure readable without repeating the URL.
 func connectError(err error) error {
@@ -127,6 +155,18 @@ const (
 	lockWriter  = 0x5354_0002
 	lockRepair  = 0x5354_0003
 )
+
+const unlockTimeout = 2 * time.Second
+
+// unlock gives an advisory lock back, also where the caller's context has ended. When it fails the connection is
+// closed, and the lock ends with it.
+func unlock(conn *pgxpool.Conn, class, key int) {
+	ctx, cancel := context.WithTimeout(context.Background(), unlockTimeout)
+	defer cancel()
+	if _, err := conn.Exec(ctx, "SELECT pg_advisory_unlock($1, $2)", class, key); err != nil {
+		_ = conn.Conn().Close(ctx) // it is broken already
+	}
+}
 
 // Bind makes sure that this Postgres and this Redis belong together and to P partitions (0: whatever they were made
 // with, 1 for new ones), and returns P. A fresh pair is made to belong together. restoring allows an empty Redis

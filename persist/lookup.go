@@ -22,11 +22,3 @@ func (b *Books) UserByEmail(ctx context.Context, email string) (engine.User, err
 	}
 	return u, nil
 }
-
-// Founded reports whether these books belong to a deployment yet.
-func (b *Books) Founded(ctx context.Context) (founded bool, err error) {
-	if err := b.pool.QueryRow(ctx, "SELECT EXISTS (SELECT FROM deployment)").Scan(&founded); err != nil {
-		return false, unavailable("reading the deployment", err)
-	}
-	return founded, nil
-}

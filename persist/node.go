@@ -47,7 +47,7 @@ func (n *Node) Keep(ctx context.Context, changed func(node int)) {
 	for {
 		select {
 		case <-ctx.Done():
-			n.release()
+			n.Release()
 			return
 		case <-tick.C:
 		}
@@ -67,7 +67,8 @@ func (n *Node) Keep(ctx context.Context, changed func(node int)) {
 	}
 }
 
-func (n *Node) release() {
+// Release gives the number back.
+func (n *Node) Release() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	// Best effort: an unreturned number comes back when its lease ends.

@@ -38,7 +38,7 @@ func (b *Books) repair(ctx context.Context, partition int, restoring bool) error
 	if !mine {
 		return fmt.Errorf("%w: another process repairs it", engine.ErrUnavailable)
 	}
-	defer conn.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1, $2)", lockRepair, partition) //nolint:errcheck // ends with the session at the latest
+	defer unlock(conn, lockRepair, partition)
 
 	found, err := b.engine.Look(ctx, partition)
 	if err != nil || found.Standing {

@@ -17,9 +17,9 @@ import (
 )
 
 const (
-	writerEntries   = 256         // stream entries a read
-	writerEventsMax = 8192        // events a transaction, unless one entry has more
-	writerBlock     = time.Second // wait for new entries
+	writerEntries   = 256                    // stream entries a read
+	writerEventsMax = 8192                   // events a transaction, unless one entry has more
+	writerBlock     = 250 * time.Millisecond // wait for new entries
 	writerRetry     = 250 * time.Millisecond
 	writerRetryMax  = 2 * time.Second
 	leadEvery       = 500 * time.Millisecond // between tries to become a partition's writer
@@ -118,7 +118,7 @@ func (w *Writer) lead(ctx context.Context, p int) error {
 			return ctx.Err()
 		}
 	}
-	defer conn.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1, $2)", lockWriter, p) //nolint:errcheck // ends with the session at the latest
+	defer unlock(conn, lockWriter, p)
 	for ctx.Err() == nil {
 		if err := w.follow(ctx, conn, p); err != nil && !errors.Is(err, errMoved) {
 			return err

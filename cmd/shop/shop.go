@@ -74,7 +74,7 @@ func Open(ctx context.Context, c Config) (*Shop, error) {
 	return s, nil
 }
 
-func (s *Shop) start(ctx context.Context, c Config) error {
+func (s *Shop) start(ctx context.Context, c Config) (err error) {
 	probe, err := engine.Connect(c.RedisURL, 1, c.OperationTimeout)
 	if err != nil {
 		return fmt.Errorf("%w: %w", persist.ErrRefused, err)
@@ -99,6 +99,12 @@ func (s *Shop) start(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil {
+			node.Release()
+			_ = client.Close()
+		}
+	}()
 	s.Engine, err = engine.New(engine.Config{
 		Redis: client, Partitions: partitions, Node: node.Number, OperationTimeout: c.OperationTimeout,
 		BacklogCap: c.BacklogCap, Log: c.Log, Metrics: c.Metrics, Repair: s.Books.Repair,

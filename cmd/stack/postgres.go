@@ -99,7 +99,7 @@ func (p *postgresServer) command() *exec.Cmd {
 		"unix_socket_directories=", // the usual place is shared by all of the machine
 		"fsync=on",
 		"synchronous_commit=on",
-		"max_connections=100",
+		"max_connections=300", // a writer holds one a partition, of which there are up to 240
 		"shared_buffers=256MB",
 		"max_wal_size=2GB",
 		"password_encryption=scram-sha-256",

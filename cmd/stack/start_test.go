@@ -48,7 +48,7 @@ func TestStart_ServersAreSetUpAsPromised(t *testing.T) {
 	withPostgres(t, s, func(conn *pgx.Conn) {
 		for name, want := range map[string]string{
 			"fsync": "on", "synchronous_commit": "on", "listen_addresses": "127.0.0.1", "unix_socket_directories": "",
-			"shared_buffers": "256MB", "max_wal_size": "2GB", "max_connections": "100", "server_encoding": "UTF8",
+			"shared_buffers": "256MB", "max_wal_size": "2GB", "max_connections": "300", "server_encoding": "UTF8",
 			"password_encryption": "scram-sha-256", "data_checksums": "off", "lc_collate": "C",
 		} {
 			var got string

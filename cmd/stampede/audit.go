@@ -68,7 +68,7 @@ func (f *findings) audit(ctx context.Context, env stackEnv) error {
 	if !found {
 		return errors.New("this Redis holds no shop: correct the Redis URL, or rebuild it with stampede restore")
 	}
-	books, err := persist.Open(ctx, env.postgresURL, 4, f.console.log)
+	books, err := persist.OpenExisting(ctx, env.postgresURL, f.console.log)
 	if err != nil {
 		return err
 	}

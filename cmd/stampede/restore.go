@@ -131,17 +131,10 @@ func unreadable(err error) error {
 // requireBooks makes sure that there is something to restore from: opening a shop on a wrong, empty database would
 // found a new one there.
 func requireBooks(ctx context.Context, c *console, url string) error {
-	books, err := persist.Open(ctx, url, 2, c.log)
+	books, err := persist.OpenExisting(ctx, url, c.log)
 	if err != nil {
 		return err
 	}
-	defer books.Close()
-	founded, err := books.Founded(ctx)
-	if err != nil {
-		return err
-	}
-	if !founded {
-		return errors.New("this PostgreSQL holds no books to restore from: correct the PostgreSQL URL")
-	}
+	books.Close()
 	return nil
 }

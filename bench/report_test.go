@@ -63,6 +63,7 @@ func TestReport_MarksAndFails(t *testing.T) {
 		"replies differ":     {func(r *report) { r.Rounds[1].ReplyBytes, r.Rounds[3].ReplyBytes = 20, 20 }, "334 bytes from stampede, 20 from", ""},
 		"memory":             {func(r *report) { r.Machine.Filesystem = inMemory }, "set TMPDIR", ""},
 		"order lost":         {func(r *report) { r.Books.UnitsSold-- }, "", "75 orders of one unit were accepted, but 74 units are sold"},
+		"no audit":           {func(r *report) { r.Books.Unaudited = "no time" }, "", "not audited: no time"},
 		"books":              {func(r *report) { r.Books.Violations = "users id=3" }, "", "do not close: users id=3"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -34,6 +34,9 @@ func TestMain(m *testing.M) {
 	if !isSet("rapid.checks") {
 		mustSet("rapid.checks", map[bool]string{false: "40", true: "2000"}[long])
 	}
+	if !isSet("rapid.steps") {
+		mustSet("rapid.steps", "50")
+	}
 	code := m.Run()
 	closeShops()
 	if err := goleak.Find(); err != nil {

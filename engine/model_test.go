@@ -91,14 +91,16 @@ type game struct {
 	users    []int64
 	products []int64
 	admin    string // prefix of this game's keys in the admins' scope
+	met      map[string]int
+	again    []func(*rapid.T) // repeats the operations so far, as they were
 }
 
 var games int
 
-func newGame(s *shoptest.Shop) *game {
+func newGame(s *shoptest.Shop, met map[string]int) *game {
 	games++
 	g := &game{
-		s: s, e: s.Engine, admin: fmt.Sprintf("game %d ", games),
+		s: s, e: s.Engine, met: met, admin: fmt.Sprintf("game %d ", games),
 		m: model{
 			balances: map[int64]int64{}, stocks: map[int64]int64{}, prices: map[int64]int64{},
 			records: map[scopedKey]record{}, orders: map[int64]engine.Order{},
@@ -110,13 +112,17 @@ func newGame(s *shoptest.Shop) *game {
 	return g
 }
 
-// oneOf draws the last ones more often: the first two do not exist.
+// oneOf draws one in twelve times an id that does not exist: one of the first two.
 func oneOf(t *rapid.T, ids []int64, label string) int64 {
-	return ids[max(rapid.IntRange(-1, len(ids)-1).Draw(t, label), 0)]
+	const unknown = 2
+	if len(ids) == unknown || rapid.IntRange(0, 11).Draw(t, label+" unknown") == 11 {
+		return rapid.SampledFrom(ids[:unknown]).Draw(t, label)
+	}
+	return rapid.SampledFrom(ids[unknown:]).Draw(t, label)
 }
 
 func drawKey(t *rapid.T) string {
-	return rapid.SampledFrom([]string{"a", "b", "c", "d", "é ü", "a:b", "1", "long " + longKey}).Draw(t, "key")
+	return rapid.SampledFrom([]string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "é ü", "a:b", "1", "long " + longKey}).Draw(t, "key")
 }
 
 var longKey = func() string {
@@ -144,6 +150,21 @@ func same(t *rapid.T, what string, got, want error) {
 	}
 }
 
+// meet counts what came of operations, so that a test can tell whether it met everything there is to meet.
+func (g *game) meet(operation string, replayed bool, err error) {
+	what := "done"
+	if errors.Unwrap(err) != nil {
+		err = errors.Unwrap(err)
+	}
+	switch {
+	case err != nil:
+		what = err.Error()
+	case replayed:
+		what = "replay"
+	}
+	g.met[operation+": "+what]++
+}
+
 func (g *game) createUser(t *rapid.T) {
 	if len(g.users) > 6 {
 		t.Skip("enough users")
@@ -157,7 +178,7 @@ func (g *game) createProduct(t *rapid.T) {
 	if len(g.products) > 7 {
 		t.Skip("enough products")
 	}
-	price, stock := rapid.Int64Range(0, 9).Draw(t, "price"), rapid.Int64Range(0, 12).Draw(t, "stock")
+	price, stock := rapid.Int64Range(0, 9).Draw(t, "price"), rapid.Int64Range(0, 40).Draw(t, "stock")
 	id := g.s.Product(price, stock)
 	g.products = append(g.products, id)
 	g.m.prices[id], g.m.stocks[id] = price, stock
@@ -187,8 +208,13 @@ func (g *game) reprice(t *rapid.T) {
 func (g *game) charge(t *rapid.T) {
 	r := engine.ChargeRequest{
 		UserID: oneOf(t, g.users, "user"), Key: drawKey(t),
-		Amount: rapid.SampledFrom([]int64{1, 7, 20, 60, 60, engine.BalanceMax - 50, engine.BalanceMax}).Draw(t, "amount"),
+		Amount: rapid.SampledFrom([]int64{60, 1, 200, 20, engine.BalanceMax - 50, engine.BalanceMax}).Draw(t, "amount"),
 	}
+	g.doCharge(t, r)
+	g.again = append(g.again, func(t *rapid.T) { g.doCharge(t, r) })
+}
+
+func (g *game) doCharge(t *rapid.T, r engine.ChargeRequest) {
 	at, request := scopedKey{r.UserID, r.Key}, fmt.Sprintf("charge %d", r.Amount)
 	want, replayed, wantErr := g.m.known(at, request)
 	if wantErr == nil && !replayed {
@@ -202,6 +228,7 @@ func (g *game) charge(t *rapid.T) {
 	}
 	got, gotReplayed, err := g.e.Charge(context.Background(), r)
 	same(t, "charge", err, wantErr)
+	g.meet("charge", replayed, err)
 	if err != nil {
 		return
 	}
@@ -219,10 +246,15 @@ func (g *game) charge(t *rapid.T) {
 
 func (g *game) restock(t *rapid.T) {
 	r := engine.RestockRequest{
-		ProductID: oneOf(t, g.products, "product"), Key: g.admin + rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "key"),
+		ProductID: oneOf(t, g.products, "product"), Key: g.admin + rapid.SampledFrom([]string{"a", "b", "c", "d", "e", "f"}).Draw(t, "key"),
 		Delta:  rapid.SampledFrom([]int64{1, 3, 8, -1, -4, engine.StockMax, -engine.StockMax}).Draw(t, "delta"),
 		Reason: rapid.SampledFrom([]string{"", "delivery", "Bruch"}).Draw(t, "reason"),
 	}
+	g.doRestock(t, r)
+	g.again = append(g.again, func(t *rapid.T) { g.doRestock(t, r) })
+}
+
+func (g *game) doRestock(t *rapid.T, r engine.RestockRequest) {
 	at, request := scopedKey{0, r.Key}, fmt.Sprintf("restock %d by %d: %s", r.ProductID, r.Delta, r.Reason)
 	want, replayed, wantErr := g.m.known(at, request)
 	if wantErr == nil && !replayed {
@@ -238,6 +270,7 @@ func (g *game) restock(t *rapid.T) {
 	}
 	got, gotReplayed, err := g.e.Restock(context.Background(), r)
 	same(t, "restock", err, wantErr)
+	g.meet("restock", replayed, err)
 	if err != nil {
 		return
 	}
@@ -253,11 +286,16 @@ func (g *game) restock(t *rapid.T) {
 
 func (g *game) place(t *rapid.T) {
 	r := engine.PlaceRequest{UserID: oneOf(t, g.users, "user"), Key: drawKey(t)}
-	for range rapid.IntRange(1, 5).Draw(t, "lines") {
+	for range rapid.SampledFrom([]int{1, 2, 3, 5}).Draw(t, "lines") {
 		r.Lines = append(r.Lines, engine.Line{
 			ProductID: oneOf(t, g.products, "product"), Quantity: rapid.Int64Range(1, 4).Draw(t, "quantity"),
 		})
 	}
+	g.doPlace(t, r)
+	g.again = append(g.again, func(t *rapid.T) { g.doPlace(t, r) })
+}
+
+func (g *game) doPlace(t *rapid.T, r engine.PlaceRequest) {
 	at, request := scopedKey{r.UserID, r.Key}, fmt.Sprintf("order %v", r.Lines)
 	want, replayed, wantErr := g.m.known(at, request)
 	merged, total := merge(r.Lines), int64(0)
@@ -266,6 +304,7 @@ func (g *game) place(t *rapid.T) {
 	}
 	got, gotReplayed, err := g.e.Place(context.Background(), r)
 	same(t, "place", err, wantErr)
+	g.meet("place", replayed, err)
 	if err != nil {
 		return
 	}
@@ -294,6 +333,14 @@ func (g *game) apply(user int64, merged []engine.Line, total int64, got engine.O
 }
 
 func describe(o engine.Order) string { return fmt.Sprintf("%+v", o) }
+
+// retry repeats an operation, done or refused, as it was.
+func (g *game) retry(t *rapid.T) {
+	if len(g.again) == 0 {
+		t.Skip("nothing to repeat")
+	}
+	rapid.SampledFrom(g.again).Draw(t, "operation")(t)
+}
 
 func (g *game) read(t *rapid.T) {
 	if len(g.m.orders) == 0 {
@@ -340,8 +387,9 @@ func (g *game) check(t *rapid.T) {
 
 func TestShop_AnswersAsItsModelDoes(t *testing.T) {
 	s := common.open(t)
+	met := map[string]int{}
 	rapid.Check(t, func(t *rapid.T) {
-		g, from := newGame(s), position(t, s.Engine, 0)
+		g, from := newGame(s, met), position(t, s.Engine, 0)
 		g.createUser(t)
 		g.createProduct(t)
 		t.Repeat(map[string]func(*rapid.T){
@@ -350,8 +398,8 @@ func TestShop_AnswersAsItsModelDoes(t *testing.T) {
 			"create product": g.createProduct,
 			"reprice":        g.reprice,
 			"charge":         g.charge, "charge again": g.charge,
-			"restock": g.restock,
-			"place":   g.place, "place again": g.place, "place once more": g.place,
+			"restock": g.restock, "retry": g.retry,
+			"place": g.place, "place again": g.place, "place once more": g.place,
 			"read": g.read,
 		})
 		wantFold(t, s, 0, from)
@@ -359,6 +407,20 @@ func TestShop_AnswersAsItsModelDoes(t *testing.T) {
 			t.FailNow()
 		}
 	})
+	t.Logf("met: %v", met)
+	for _, all := range outcomes {
+		wantMet(t, met, all)
+	}
+}
+
+// wantMet checks that random operations ran into every outcome there is.
+func wantMet(t *testing.T, met map[string]int, all []string) {
+	t.Helper()
+	for _, outcome := range all {
+		if met[outcome] == 0 {
+			t.Errorf("never met: %s", outcome)
+		}
+	}
 }
 
 // Many at once: whatever the interleaving, money and units are conserved.

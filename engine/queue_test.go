@@ -2,12 +2,16 @@ package engine_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"stampede/cmd/shop/shoptest"
 	"stampede/engine"
@@ -114,6 +118,59 @@ func TestQueue_ExpiredWhileAnotherKindWasSentIsDroppedToo(t *testing.T) {
 		wantErr(t, fmt.Sprintf("operation %d of a frozen Redis", i), got.Err, want)
 	}
 	thaw()
+	awaitReady(t, s.Engine)
+}
+
+// A batch whose script fails is sent one by one. When Redis stops answering in the middle of that, the rest must not
+// wait for one timeout each.
+func TestCall_FrozenWhileSentOneByOneIsBounded(t *testing.T) {
+	s := common.open(t)
+	const timeout, operations = 300 * time.Millisecond, 250
+	registry := prometheus.NewRegistry()
+	e := furtherEngine(t, s, engine.Config{Workers: 1, OperationTimeout: timeout, Metrics: registry})
+	user, product, bad := s.User(1000), s.Product(1, 1000), s.Product(1, 1000)
+	for _, key := range soldKeys(s) {
+		if err := s.Redis.HSet(context.Background(), key, bad, "not a number").Err(); err != nil {
+			t.Fatal(err)
+		}
+		defer s.Redis.HDel(context.Background(), key, strconv.FormatInt(bad, 10))
+	}
+	e.Start()
+	awaitReady(t, e)
+	ops := make([]*engine.Op, operations)
+	for i := range ops {
+		l := lines(product, 1)
+		if i == operations-1 {
+			l = lines(bad, 1)
+		}
+		ops[i] = e.PlaceOp(engine.PlaceRequest{UserID: user, Key: strconv.Itoa(i), Lines: l})
+	}
+	if err := e.Enqueue(ops...); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "a batch that is sent one by one", func() bool { return figures(t, registry)["stampede_batch_fallbacks_total"] == 1 })
+	thaw := freeze(t, s)
+	begin := time.Now()
+	const bound = 10 * timeout
+	ends := map[string]int{}
+	for _, op := range ops {
+		got, err := op.Wait(within(t, bound-time.Since(begin)))
+		switch {
+		case err != nil:
+			ends["still waiting"]++
+		case got.Err == nil:
+			ends["placed"]++
+		case errors.Is(got.Err, engine.ErrUnknown):
+			ends["unknown"]++
+		default:
+			ends["not done"]++
+		}
+	}
+	thaw()
+	t.Logf("%v after %v", ends, time.Since(begin))
+	if ends["still waiting"] > 0 {
+		t.Errorf("after %v: %v", bound, ends)
+	}
 	awaitReady(t, s.Engine)
 }
 

@@ -23,7 +23,7 @@ import (
 const (
 	sequenceUsers    = 3 // and one that does not exist
 	sequenceProducts = 4 // and one that does not exist
-	sequenceKeys     = 6
+	sequenceKeys     = 16
 )
 
 type world struct {
@@ -131,7 +131,7 @@ func (w *world) describe(o engine.Outcome) string {
 	case o.Replayed:
 		return fmt.Sprintf("replay: %s, after %d", w.ref(o.RefID), o.After)
 	case o.RefID != 0 && o.Order.ID != 0:
-		return "ordered: " + w.order(&o.Order)
+		return "done: " + w.order(&o.Order)
 	}
 	return fmt.Sprintf("done: after %d", o.After)
 }
@@ -204,8 +204,8 @@ func genShape() *rapid.Generator[shape] {
 		few := func(g *rapid.Generator[int64], n int, label string) []int64 {
 			return rapid.SliceOfN(g, n, n).Draw(t, label)
 		}
-		balance := rapid.OneOf(rapid.Int64Range(0, 60), rapid.Int64Range(engine.BalanceMax-30, engine.BalanceMax))
-		stock := rapid.OneOf(rapid.Int64Range(0, 12), rapid.Int64Range(0, 12), rapid.Int64Range(engine.StockMax-3, engine.StockMax))
+		balance := rapid.OneOf(rapid.Int64Range(0, 60), rapid.Int64Range(60, 200), rapid.Int64Range(engine.BalanceMax-30, engine.BalanceMax))
+		stock := rapid.OneOf(rapid.Int64Range(0, 6), rapid.Int64Range(6, 40), rapid.Int64Range(engine.StockMax-3, engine.StockMax))
 		return shape{
 			Balances: few(balance, sequenceUsers, "balances"),
 			Prices:   few(rapid.Int64Range(0, 9), sequenceProducts, "prices"),
@@ -218,7 +218,7 @@ func genStep(kind string) *rapid.Generator[step] {
 	// The one that does not exist comes up less often than the others.
 	user := rapid.SampledFrom([]int{0, 0, 0, 1, 1, 1, 2, 2, sequenceUsers})
 	product := rapid.SampledFrom([]int{0, 0, 0, 1, 1, 2, 2, 3, sequenceProducts})
-	quantity := rapid.SampledFrom([]int64{0, 0, 1, 1, 2, 5})
+	quantity := rapid.SampledFrom([]int64{1, 0, 1, 0, 2, 5})
 	return rapid.Custom(func(t *rapid.T) step {
 		st := step{Kind: kind, User: user.Draw(t, "user"), Key: rapid.IntRange(0, sequenceKeys-1).Draw(t, "key")}
 		switch kind {
@@ -241,13 +241,25 @@ func genStep(kind string) *rapid.Generator[step] {
 }
 
 func testSequence(t *testing.T, kinds ...string) {
-	s := common.open(t)
+	s, met := common.open(t), map[string]int{}
 	rapid.Check(t, func(t *rapid.T) {
 		sh := genShape().Draw(t, "shape")
 		together, oneByOne := newWorld(s, sh), newWorld(s, sh)
-		runs := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) []step {
-			return rapid.SliceOfN(genStep(rapid.SampledFrom(kinds).Draw(t, "kind")), 1, 24).Draw(t, "steps")
-		}), 1, 2*len(kinds)).Draw(t, "runs")
+		var runs [][]step
+		earlier := map[string][]step{}
+		for range rapid.SampledFrom([]int{1, 2, 2 * len(kinds)}).Draw(t, "runs") {
+			kind := rapid.SampledFrom(kinds).Draw(t, "kind")
+			var run []step
+			for range rapid.SampledFrom([]int{2, 5, 12, 25}).Draw(t, "steps") {
+				st := genStep(kind).Draw(t, "step")
+				if before := earlier[kind]; len(before) > 0 && rapid.IntRange(0, 3).Draw(t, "again") == 3 {
+					st = rapid.SampledFrom(before).Draw(t, "earlier step")
+				}
+				earlier[kind] = append(earlier[kind], st)
+				run = append(run, st)
+			}
+			runs = append(runs, run)
+		}
 
 		var replies [2][]string
 		var states [2][]string
@@ -264,6 +276,8 @@ func testSequence(t *testing.T, kinds ...string) {
 		}
 		steps := slices.Concat(runs...)
 		for i := range replies[0] {
+			outcome, _, _ := strings.Cut(replies[0][i], ":")
+			met[steps[i].Kind+": "+outcome]++
 			if replies[0][i] != replies[1][i] {
 				t.Fatalf("operation %d, %+v:\ntogether:   %s\none by one: %s", i, steps[i], replies[0][i], replies[1][i])
 			}
@@ -272,6 +286,27 @@ func testSequence(t *testing.T, kinds ...string) {
 			t.Fatalf("the states differ:\ntogether:\n%s\none by one:\n%s", strings.Join(states[0], "\n"), strings.Join(states[1], "\n"))
 		}
 	})
+	t.Logf("met: %v", met)
+	for _, kind := range kinds {
+		wantMet(t, met, outcomes[kind])
+	}
+}
+
+// outcomes are what each kind of operation can end in.
+var outcomes = map[string][]string{
+	"place": {
+		"place: done", "place: replay", "place: " + engine.ErrKeyReused.Error(), "place: " + engine.ErrUserNotFound.Error(),
+		"place: " + engine.ErrProductNotFound.Error(), "place: " + engine.ErrOutOfStock.Error(),
+		"place: " + engine.ErrInsufficientBalance.Error(),
+	},
+	"charge": {
+		"charge: done", "charge: replay", "charge: " + engine.ErrKeyReused.Error(), "charge: " + engine.ErrUserNotFound.Error(),
+		"charge: " + engine.ErrBalanceLimit.Error(),
+	},
+	"restock": {
+		"restock: done", "restock: replay", "restock: " + engine.ErrKeyReused.Error(), "restock: " + engine.ErrProductNotFound.Error(),
+		"restock: " + engine.ErrOutOfStock.Error(), "restock: " + engine.ErrStockLimit.Error(),
+	},
 }
 
 func TestCall_OfNOrdersEqualsNCalls(t *testing.T)    { testSequence(t, "place") }

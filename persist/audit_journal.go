@@ -120,7 +120,8 @@ func (a *audit) sources(ctx context.Context, p int, entries []engine.Entry) erro
 	a.expected.history += int64(len(want.history.order))
 	a.expected.balances += int64(len(want.balances.seq))
 	a.expected.stocks += int64(len(want.stocks.seq))
-	for _, c := range want.comparisons(p) {
+	first := engine.Position{Epoch: entries[0].Last.Epoch, Seq: entries[0].First}
+	for _, c := range want.comparisons(p, first, entries[len(entries)-1].Last) {
 		if err := a.compare(ctx, c); err != nil {
 			return err
 		}
@@ -134,18 +135,20 @@ type comparison struct {
 	args []any
 }
 
-func (r *rows) comparisons(p int) []comparison {
+// comparisons are those of the rows of a run of events, from the first position to the last.
+func (r *rows) comparisons(p int, first, last engine.Position) []comparison {
 	o, i, h, b, s := &r.orders, &r.items, &r.history, &r.balances, &r.stocks
+	run := []any{first.Epoch, first.Seq, last.Epoch, last.Seq}
 	return []comparison{
 		{compareOrders, []any{o.id, o.user, o.total, o.status, o.created, o.updated}},
 		{compareItems, []any{i.order, i.product, i.quantity, i.price}},
 		{compareHistory, []any{h.order, h.step, h.status, h.reason, h.at}},
-		{compareBalances, []any{p, b.epoch, b.seq, b.user, b.amount, b.after, b.ref, b.kind, b.at}},
-		{compareStocks, []any{p, s.epoch, s.seq, s.product, s.delta, s.after, s.order, s.kind, s.reason, s.at}},
+		{compareBalances, append([]any{p, b.epoch, b.seq, b.user, b.amount, b.after, b.ref, b.kind, b.at}, run...)},
+		{compareStocks, append([]any{p, s.epoch, s.seq, s.product, s.delta, s.after, s.order, s.kind, s.reason, s.at}, run...)},
 	}
 }
 
-// Each takes the arrays of its insert and joins them with the table on the primary key.
+// Each takes the arrays of its insert and joins them with the rows that stand in their place.
 const (
 	compareOrders = `SELECT 'orders id=' || coalesce(w.id, t.id), 'is ' || coalesce(t::text, 'missing') || ', the journal says ' || coalesce(w::text, 'nothing')
 		FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::timestamptz[], $6::timestamptz[])
@@ -167,14 +170,17 @@ const (
 			'is ' || coalesce(t::text, 'missing') || ', the journal says ' || coalesce(w::text, 'nothing')
 		FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::timestamptz[])
 			AS w(epoch, seq, user_id, amount, balance_after, ref_id, kind, at)
-		LEFT JOIN balance_ledger t ON t.partition = $1::smallint AND t.epoch = w.epoch AND t.seq = w.seq
+		FULL JOIN (SELECT * FROM balance_ledger WHERE partition = $1::smallint
+			AND (epoch, seq) BETWEEN ($10::bigint, $11::bigint) AND ($12::bigint, $13::bigint)) t USING (epoch, seq)
 		WHERE (w.user_id, w.amount, w.balance_after, w.ref_id, w.kind, w.at)
 			IS DISTINCT FROM (t.user_id, t.amount, t.balance_after, t.ref_id, t.kind, t.at)`
-	compareStocks = `SELECT 'stock_ledger partition=' || $1::smallint || ' epoch=' || w.epoch || ' seq=' || w.seq || ' product_id=' || w.product_id,
-			'is ' || coalesce(t::text, 'missing') || ', the journal says ' || w::text
+	compareStocks = `SELECT 'stock_ledger partition=' || $1::smallint || ' epoch=' || coalesce(w.epoch, t.epoch)
+				|| ' seq=' || coalesce(w.seq, t.seq) || ' product_id=' || coalesce(w.product_id, t.product_id),
+			'is ' || coalesce(t::text, 'missing') || ', the journal says ' || coalesce(w::text, 'nothing')
 		FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::text[], $10::timestamptz[])
 			AS w(epoch, seq, product_id, delta, stock_after, order_id, kind, reason, at)
-		LEFT JOIN stock_ledger t ON t.partition = $1::smallint AND t.epoch = w.epoch AND t.seq = w.seq AND t.product_id = w.product_id
+		FULL JOIN (SELECT * FROM stock_ledger WHERE partition = $1::smallint
+			AND (epoch, seq) BETWEEN ($11::bigint, $12::bigint) AND ($13::bigint, $14::bigint)) t USING (epoch, seq, product_id)
 		WHERE (w.delta, w.stock_after, w.order_id, w.kind, w.reason, w.at)
 			IS DISTINCT FROM (t.delta, t.stock_after, t.order_id, t.kind, t.reason, t.at)`
 )

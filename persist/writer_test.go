@@ -139,7 +139,7 @@ func TestWriter_GapStopsWithAnAlarm(t *testing.T) {
 }
 
 func TestWriter_PostgresGoneCostsLagNotOrders(t *testing.T) {
-	s, conn := start(t, shop.Config{})
+	s, _ := start(t, shop.Config{})
 	users, product := []int64{s.User(1_000_000), s.User(1_000_000)}, s.Product(1, 100_000)
 	stop := load(t, s.Engine.Place, users, product)
 	time.Sleep(200 * time.Millisecond)
@@ -161,7 +161,7 @@ func TestWriter_PostgresGoneCostsLagNotOrders(t *testing.T) {
 		t.Errorf("%d outcomes are open although Redis never went away", len(open))
 	}
 	s.Written()
-	conn = connect(t, s)
+	conn := connect(t, s)
 	if n := number(t, conn, "SELECT count(*) FROM orders"); n != int64(len(acknowledged)+200) {
 		t.Errorf("%d orders in Postgres, %d acknowledged", n, len(acknowledged)+200)
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	backoffMin   = 100 * time.Millisecond
+	backoffFirst = 100 * time.Millisecond
 	backoffMax   = 5 * time.Second
 	backoffReset = 30 * time.Second // up for so long, a server is healthy again
 	stopWaitMax  = 30 * time.Second // until a server that was asked to stop is killed

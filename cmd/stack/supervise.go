@@ -8,11 +8,11 @@ import (
 )
 
 const (
-	readyWaitMax  = 15 * time.Minute // loading an AOF of many gigabytes is legitimate
-	readyPollMin  = 5 * time.Millisecond
-	readyPollMax  = 100 * time.Millisecond
-	readyTellTime = 10 * time.Second // between log lines while waiting
-	probeWaitMax  = 2 * time.Second
+	readyWaitMax   = 15 * time.Minute // loading an AOF of many gigabytes is legitimate
+	readyPollFirst = 5 * time.Millisecond
+	readyPollMax   = 100 * time.Millisecond
+	readyTellTime  = 10 * time.Second // between log lines while waiting
+	probeWaitMax   = 2 * time.Second
 )
 
 // await polls until the server answers. With a process it also ends when that
@@ -26,7 +26,7 @@ func (c *Child) await(ctx context.Context, p *process) error {
 	}
 	tell := time.NewTicker(readyTellTime)
 	defer tell.Stop()
-	for pause := readyPollMin; ; pause = min(2*pause, readyPollMax) {
+	for pause := readyPollFirst; ; pause = min(2*pause, readyPollMax) {
 		err := c.probeOnce(ctx)
 		if err == nil || errors.Is(err, ErrConfig) {
 			return err
@@ -54,7 +54,7 @@ func (c *Child) probeOnce(ctx context.Context) error {
 // stack is up.
 func (c *Child) supervise(duty *supervisor, p *process) {
 	defer close(duty.done)
-	pause := backoffMin
+	pause := backoffFirst
 	for {
 		select {
 		case <-duty.quit:
@@ -62,7 +62,7 @@ func (c *Child) supervise(duty *supervisor, p *process) {
 		case <-p.exited:
 		}
 		if time.Since(p.started) >= backoffReset {
-			pause = backoffMin
+			pause = backoffFirst
 		}
 		c.log.Warn("server died, starting it again", "pid", p.cmd.Process.Pid, "status", p.status(),
 			"pause", pause, "log", c.logPath, "last_line", lastOf(p.log.tail()))

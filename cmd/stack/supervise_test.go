@@ -64,7 +64,7 @@ func TestSupervise_ServerThatKeepsDyingIsStartedEverMoreSlowly(t *testing.T) {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	if took, want := time.Since(began), backoffMin*(1+2+4); took < want {
+	if took, want := time.Since(began), backoffFirst*(1+2+4); took < want {
 		t.Errorf("three restarts within %s, want %s at least", took, want)
 	}
 	if err := child.Halt(t.Context()); err != nil {

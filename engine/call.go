@@ -148,7 +148,10 @@ func (p *partition) singly(c *call, k *kind, h header, ops []*operation, cause e
 	}
 	p.engine.metrics.fallbacks.Inc()
 	for i := range ops {
-		p.send(c, k, h, ops[i:i+1])
+		// A Redis that hangs now must not be waited for once an operation.
+		if len(p.expire(ops[i:i+1:i+1])) > 0 {
+			p.send(c, k, h, ops[i:i+1])
+		}
 	}
 }
 

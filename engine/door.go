@@ -69,7 +69,7 @@ func (v *DoorView) Events() int64 { return v.Base + v.Seq }
 
 // Look reads a partition's door. A partition without one has the zero Position.
 func (e *Engine) Look(ctx context.Context, partition int) (DoorView, error) {
-	reply, err := e.upkeep(ctx, lua.Look, []string{e.keys.Meta(partition), e.keys.Events(partition)})
+	reply, err := e.upkeep(ctx, lua.Look, []string{e.keys.Meta(partition)})
 	if err != nil {
 		return DoorView{}, err
 	}

@@ -70,6 +70,7 @@ type Engine struct {
 	ids         *idSource
 	partitions  []*partition
 	metrics     *metrics
+	adminKeys   [64]sync.Mutex
 	clockOffset atomic.Int64 // ms
 	backlogCap  atomic.Int64 // bytes
 

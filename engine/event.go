@@ -114,6 +114,9 @@ func (e *Entry) Events() ([]Event, error) {
 	if e.Version != EventVersion {
 		return nil, fmt.Errorf("entry %v has version %d, this program reads %d", e.Last, e.Version, EventVersion)
 	}
+	if e.First < 1 || e.Last.Seq < e.First || e.Last.Seq-e.First >= int64(len(e.Payload)) {
+		return nil, fmt.Errorf("entry %v cannot hold events %d to %d", e.Last, e.First, e.Last.Seq)
+	}
 	d := &decoder{b: e.Payload}
 	events := make([]Event, 0, e.Last.Seq-e.First+1)
 	for len(d.b) > 0 && d.err == nil {

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"time"
@@ -104,6 +105,10 @@ func (e *Engine) Place(ctx context.Context, r PlaceRequest) (Order, bool, error)
 	}
 	if op.replayed != 0 {
 		order, err := e.order(ctx, p, op.replayed)
+		if errors.Is(err, ErrOrderNotFound) {
+			// Its key says that it was placed: "not found" would be a lie.
+			err = fmt.Errorf("%w: order %d of a used key is missing", ErrCorrupt, op.replayed)
+		}
 		if err != nil {
 			return Order{}, false, err
 		}

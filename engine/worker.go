@@ -26,7 +26,6 @@ func (p *partition) work() {
 		if len(batch) == 0 {
 			return
 		}
-		batch = p.expire(batch)
 		// All that waits together is concurrent, so calls by kind break no order; within a kind it is kept.
 		for len(batch) > 0 {
 			group, rest = group[:0], rest[:0]
@@ -37,7 +36,10 @@ func (p *partition) work() {
 					rest = append(rest, op)
 				}
 			}
-			p.sendOpen(c, group[0].kind, group)
+			// Again for each kind: the call before may have taken long.
+			if group = p.expire(group); len(group) > 0 {
+				p.sendOpen(c, group[0].kind, group)
+			}
 			batch, rest = append(batch[:0], rest...), rest[:0]
 		}
 	}
@@ -53,12 +55,12 @@ func (p *partition) sendOpen(c *call, k *kind, ops []*operation) {
 	p.send(c, k, header{epoch: state.epoch}, ops)
 }
 
-// expire ends the operations whose deadline has passed; they were not sent.
+// expire ends the operations whose deadline has passed; they were not sent. Those of a repair have none.
 func (p *partition) expire(ops []*operation) []*operation {
 	now := time.Now()
 	kept := ops[:0]
 	for _, op := range ops {
-		if now.After(op.deadline) {
+		if !op.deadline.IsZero() && now.After(op.deadline) {
 			op.done <- fmt.Errorf("%w: waited too long in the queue", ErrOverloaded)
 			continue
 		}

@@ -47,14 +47,16 @@ local function enter()
     end
     local t = redis.call('TIME')
     local now_ms = t[1] * 1000 + math.floor(t[2] / 1000) + clock_offset_ms
+    -- A clock that steps back must not reopen a minute that readers have seen closed. The time of an event follows, so
+    -- that it always lies in the minute in which its sales count.
+    local minute = math.max(math.floor(now_ms / 60000), tonumber(m[7]))
     local bytes = tonumber(m[5])
     return {
         seq = tonumber(m[4]),
         bytes = bytes,
         backlog_full = bytes - tonumber(m[6]) > backlog_cap_bytes,
-        now_ms = now_ms,
-        -- A clock that steps back must not reopen a minute that readers have seen closed.
-        minute = math.max(math.floor(now_ms / 60000), tonumber(m[7])),
+        now_ms = math.max(now_ms, minute * 60000),
+        minute = minute,
     }
 end
 

@@ -3,7 +3,6 @@
 --
 -- KEYS
 --   1  meta
---   2  events
 -- ARGV
 --   none
 -- Replies

@@ -19,8 +19,8 @@ type kind struct {
 	script *lua.Script
 	// encode appends the KEYS behind meta and events, and the ARGV behind the header, of all operations.
 	encode func(c *call, ops []*operation)
-	// decode reads one operation's reply behind its code and fills its body, or returns nil for a code that is
-	// no success; refusals are read in one place, by decodeReply.
+	// decode reads what follows codeOK or codeReplay into the operation's body. Refusals are read in one place, by
+	// decodeReply.
 	decode func(d *decoder, code code, body any) error
 }
 

@@ -60,14 +60,7 @@ func TestDoor_TailCutOffIsReplayedFromTheJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	if err := s.Stack.Redis().HaltNow(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	cutTail(t, s, 900) // a few orders
-	if err := s.Stack.Redis().Resume(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	awaitOpen(t, s)
+	restart(t, s, func() { cutTail(t, s, 900) }) // a few orders
 
 	after, err := s.Engine.Look(t.Context(), 0)
 	if err != nil {
@@ -101,14 +94,7 @@ func TestDoor_LossBeforeTheWriterIsGoneForGood(t *testing.T) {
 	for _, key := range []string{"a", "b", "c", "d", "e", "f"} {
 		place(t, s, user, key, line(product, 2))
 	}
-	if err := s.Stack.Redis().HaltNow(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	cutTail(t, s, 900)
-	if err := s.Stack.Redis().Resume(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	awaitOpen(t, s)
+	restart(t, s, func() { cutTail(t, s, 900) })
 	stream, err := engine.Connect(s.Stack.RedisURL(), 2, time.Second)
 	if err != nil {
 		t.Fatal(err)
@@ -135,15 +121,80 @@ func TestDoor_RestartWithoutLossStartsAnEpochAndLosesNothing(t *testing.T) {
 	user, product := s.User(1_000_000), s.Product(100, 1000)
 	place(t, s, user, "a", line(product, 2))
 	for range 3 {
-		if err := s.Stack.Redis().HaltNow(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Stack.Redis().Resume(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		awaitOpen(t, s)
+		restart(t, s, func() {})
 		place(t, s, user, time.Now().String(), line(product, 1))
 	}
+	s.Written()
+	auditClean(t, s)
+}
+
+// restart kills Redis and waits until its door is open again.
+func restart(t *testing.T, s *shoptest.Shop, between func()) {
+	t.Helper()
+	if err := s.Stack.Redis().HaltNow(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	between()
+	if err := s.Stack.Redis().Resume(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	awaitOpen(t, s)
+}
+
+func TestDoor_WriterFollowsThroughEpochsItSlept(t *testing.T) {
+	s, conn := start(t, shop.Config{NoWriter: true})
+	user, product := s.User(1_000_000), s.Product(100, 1000)
+	place(t, s, user, "epoch 1", line(product, 1))
+	nothing := func() {}
+	restart(t, s, nothing)
+	place(t, s, user, "epoch 2", line(product, 1))
+	place(t, s, user, "epoch 2 again", line(product, 1))
+	restart(t, s, nothing)
+	restart(t, s, nothing) // epoch 3 stays empty
+	place(t, s, user, "epoch 4", line(product, 1))
+	s.Stop()
+	opened, err := shop.Open(t.Context(), shop.Config{RedisURL: s.Stack.RedisURL(), PostgresURL: s.Stack.PostgresURL()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Shop = opened
+	s.Written()
+	auditClean(t, s)
+	if n := number(t, conn, "SELECT count(*) FROM orders"); n != 4 {
+		t.Errorf("%d orders in Postgres, 4 were placed", n)
+	}
+}
+
+func TestDoor_OldDumpIsBroughtForwardThroughEpochs(t *testing.T) {
+	s, _ := start(t, shop.Config{})
+	user, product := s.User(1_000_000), s.Product(100, 1000)
+	old := filepath.Join(t.TempDir(), "old")
+	aof := filepath.Join(s.Stack.RedisDir(), "appendonlydir")
+	place(t, s, user, "in the dump", line(product, 1))
+	restart(t, s, func() {
+		if err := os.CopyFS(old, os.DirFS(aof)); err != nil {
+			t.Fatal(err)
+		}
+	})
+	late := s.User(500) // Redis' dump knows neither the user nor the product
+	second := s.Product(7, 70)
+	place(t, s, late, "after the dump", line(product, 2), line(second, 3))
+	restart(t, s, func() {})
+	place(t, s, user, "an epoch later", line(product, 4))
+	s.Written()
+	before := dump(t, s)
+	restart(t, s, func() {
+		if err := errors.Join(os.RemoveAll(aof), os.CopyFS(aof, os.DirFS(old))); err != nil {
+			t.Fatal(err)
+		}
+	})
+	after := dump(t, s)
+	for key, value := range before {
+		if after[key] != value {
+			t.Errorf("%s is %q, it was %q", key, after[key], value)
+		}
+	}
+	place(t, s, late, "and on", line(second, 1))
 	s.Written()
 	auditClean(t, s)
 }

@@ -41,6 +41,15 @@ func buyer(ctx *fasthttp.RequestCtx, named string) (int64, error) {
 	return user, nil
 }
 
+// keyedBuyer returns who acts and under which idempotency key.
+func keyedBuyer(ctx *fasthttp.RequestCtx, named string) (user int64, key string, err error) {
+	if user, err = buyer(ctx, named); err != nil {
+		return 0, "", err
+	}
+	key, err = idempotencyKey(ctx)
+	return user, key, err
+}
+
 func queryUser(ctx *fasthttp.RequestCtx) string {
 	return string(ctx.QueryArgs().Peek("user_id"))
 }

@@ -122,11 +122,7 @@ func (s *Server) charge(ctx *fasthttp.RequestCtx) error {
 	if err := decode(ctx, &in); err != nil {
 		return err
 	}
-	user, err := buyer(ctx, string(in.UserID))
-	if err != nil {
-		return err
-	}
-	key, err := idempotencyKey(ctx)
+	user, key, err := keyedBuyer(ctx, string(in.UserID))
 	if err != nil {
 		return err
 	}

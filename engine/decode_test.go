@@ -114,7 +114,7 @@ func TestEntry_OfAnotherNumberVersionOrKindIsAnError(t *testing.T) {
 
 // A poison entry must end in an alarm, not in a panic of the writer.
 func TestEntry_OfAnAbsurdRangeIsAnError(t *testing.T) {
-	for _, r := range [][2]int64{{1, math.MaxInt64}, {5, 1}, {math.MinInt64, math.MaxInt64}} {
+	for _, r := range [][2]int64{{1, math.MaxInt64}, {1, 1 << 40}, {5, 1}, {math.MinInt64, math.MaxInt64}} {
 		func() {
 			defer func() {
 				if p := recover(); p != nil {

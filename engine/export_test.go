@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 )
 
 // What follows opens the corridor to the tests of engine_test, which may start a whole shop.
@@ -98,7 +99,7 @@ func (e *Engine) Enqueue(ops ...*Op) error {
 		return errors.New("no room")
 	}
 	for _, o := range ops {
-		o.op.deadline = e.now().Add(q.timeout)
+		o.op.deadline = time.Now().Add(q.timeout)
 		q.queue = append(q.queue, o.op)
 	}
 	q.ready.Signal()

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"stampede/cmd/shop/shoptest"
 	"stampede/engine"
 )
@@ -234,13 +236,15 @@ func TestRequest_OutOfRangeIsInvalidAndNeverSent(t *testing.T) {
 // unpack fails near 8,000 values; a call with more products than that must not.
 func TestCall_WithMoreKeysThanLuaUnpacks(t *testing.T) {
 	s := bare.open(t)
-	e, from := s.Engine, position(t, s.Engine, 0)
+	registry := prometheus.NewRegistry()
+	e, from := furtherEngine(t, s, engine.Config{Metrics: registry}), position(t, s.Engine, 0)
+	epoch := s.Engine.KnownEpoch(0)
 	const orders, products = 90, 90 * engine.LinesMax
 	listings := make([]engine.Listing, products)
 	for i := range listings {
 		listings[i] = engine.Listing{Product: engine.Product{ID: int64(i + 1), Price: 1, Version: 1, CreatedAt: time.Now()}, InitialStock: 10}
 	}
-	if err := e.ListBehind(0, e.KnownEpoch(0), listings); err != nil {
+	if err := e.ListBehind(0, epoch, listings); err != nil {
 		t.Fatal(err)
 	}
 	enroll(t, s, 1, 1_000_000)
@@ -252,10 +256,13 @@ func TestCall_WithMoreKeysThanLuaUnpacks(t *testing.T) {
 		}
 		ops[i] = e.PlaceOp(r)
 	}
-	for i, got := range e.Send(e.KnownEpoch(0), ops...) {
+	for i, got := range e.Send(epoch, ops...) {
 		if got.Err != nil || got.Order.Total != 3*engine.LinesMax {
 			t.Fatalf("order %d: %+v", i, got)
 		}
+	}
+	if fallbacks := figures(t, registry)["stampede_batch_fallbacks_total"]; fallbacks != 0 {
+		t.Error("the script failed, and the orders were sent one by one")
 	}
 	wantBalance(t, e, 1, 1_000_000-3*products)
 	wantStock(t, e, 1, 7)

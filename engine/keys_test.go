@@ -137,7 +137,7 @@ func TestKeys_OfIdempotencyDifferByScopeAndKey(t *testing.T) {
 	seen := map[string]string{}
 	long := strings.Repeat("ж", KeyMax)
 	for _, scope := range []int64{adminScope, 1, 2, 11, 12, IDMax} {
-		for _, key := range []string{"a", "b", "1:a", "2", ":", "a ", "A", long, long[:len(long)-2]} {
+		for _, key := range []string{"a", "b", "1a", "1:a", "2", ":", "a ", "A", long, long[:len(long)-2]} {
 			name := k.Idempotency(0, scope, key)
 			if other, twice := seen[name]; twice {
 				t.Errorf("scope %d, key %q and %s share a record", scope, key, other)

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -15,7 +16,7 @@ const (
 // encodeOrder writes an order's record as lua/place.lua does. Times in it count from created, in ms, so that the
 // common record stays small:
 //
-//	version, status, user id, created ms, expires ms or 0, total, [product, quantity, price ...],
+//	version, status, user id, created ms, total, [price ...], [product, quantity ...], expires ms or 0,
 //	[status, ms after created, reason ...]
 func encodeOrder(o *Order) []byte {
 	created := o.CreatedAt.UnixMilli()
@@ -24,18 +25,21 @@ func encodeOrder(o *Order) []byte {
 	b = appendInt(b, int64(o.Status))
 	b = appendInt(b, o.UserID)
 	b = appendInt(b, created)
+	b = appendInt(b, o.Total)
+	b = msgp.AppendArrayHeader(b, uint32(len(o.Items)))
+	for _, i := range o.Items {
+		b = appendInt(b, i.Price)
+	}
+	b = msgp.AppendArrayHeader(b, uint32(2*len(o.Items)))
+	for _, i := range o.Items {
+		b = appendInt(b, i.ProductID)
+		b = appendInt(b, i.Quantity)
+	}
 	expires := int64(0)
 	if !o.ExpiresAt.IsZero() {
 		expires = o.ExpiresAt.UnixMilli()
 	}
 	b = appendInt(b, expires)
-	b = appendInt(b, o.Total)
-	b = msgp.AppendArrayHeader(b, uint32(3*len(o.Items)))
-	for _, i := range o.Items {
-		b = appendInt(b, i.ProductID)
-		b = appendInt(b, i.Quantity)
-		b = appendInt(b, i.Price)
-	}
 	b = msgp.AppendArrayHeader(b, uint32(3*len(o.History)))
 	for _, s := range o.History {
 		b = appendInt(b, int64(s.Status))
@@ -54,14 +58,19 @@ func DecodeOrder(id int64, record string) (Order, error) {
 	o := Order{ID: id, Status: Status(d.int()), UserID: d.int()}
 	created := d.int()
 	o.CreatedAt = time.UnixMilli(created).UTC()
+	o.Total = d.int()
+	prices, lines := d.ints(LinesMax), d.lines()
+	if d.err == nil && len(prices) != len(lines) {
+		d.err = errors.New("lines and prices differ in number")
+	}
+	if d.err == nil {
+		o.Items = make([]Item, len(lines))
+		for i, l := range lines {
+			o.Items[i] = Item{ProductID: l.ProductID, Quantity: l.Quantity, Price: prices[i]}
+		}
+	}
 	if expires := d.int(); expires != 0 {
 		o.ExpiresAt = time.UnixMilli(expires).UTC()
-	}
-	o.Total = d.int()
-	flat := d.ints(3 * LinesMax)
-	o.Items = make([]Item, len(flat)/3)
-	for i := range o.Items {
-		o.Items[i] = Item{ProductID: flat[3*i], Quantity: flat[3*i+1], Price: flat[3*i+2]}
 	}
 	o.History = make([]Step, d.array(3*historyMax)/3)
 	for i := range o.History {

@@ -65,7 +65,10 @@ func encodePlace(c *call, ops []*operation) {
 		b = appendIDString(b, o.order)
 		b = msgp.AppendString(b, o.key)
 		b = msgp.AppendStringFromBytes(b, o.fingerprint[:])
-		b = appendLines(b, o.lines)
+		c.addArg(b)
+	}
+	for _, op := range ops {
+		b = appendLines(b[:0], op.body.(*placeOp).lines)
 		c.addArg(b)
 	}
 	c.scratch = b

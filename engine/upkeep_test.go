@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -163,6 +164,86 @@ func TestReplay_IsRefusedWhileTheDoorStandsOpen(t *testing.T) {
 		t.Errorf("%+v, was %+v", after, before)
 	}
 	wantBalance(t, s.Engine, user, 105)
+}
+
+// Each fence by itself stands in every script that sells: here nobody keeps the door, and nothing repairs it.
+func TestDoor_EveryFenceTurnsEveryCallAway(t *testing.T) {
+	ctx := context.Background()
+	server := stacktest.Start(t, stack.Options{NoPostgres: true, Log: slog.New(slog.DiscardHandler)})
+	client, err := engine.Connect(server.RedisURL(), 4, 2*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := engine.New(engine.Config{Redis: client, Partitions: 1, Node: nodeOfTests, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close() //nolint:errcheck // of a test's end
+	if done, err := e.MoveDoor(ctx, 0, look(t, e, 0), 1, 0, true); err != nil || !done {
+		t.Fatalf("opening: %t, %v", done, err)
+	}
+	number := 0
+	// calls makes one call of each kind and tells how many were done.
+	calls := func() (done int) {
+		t.Helper()
+		number++
+		key := strconv.Itoa(number)
+		ends := []error{
+			e.Send(1, e.PlaceOp(engine.PlaceRequest{UserID: 1, Lines: lines(1, 1), Key: "place " + key}))[0].Err,
+			e.Send(1, e.ChargeOp(engine.ChargeRequest{UserID: 1, Amount: 5, Key: "charge " + key}))[0].Err,
+			e.Send(1, e.RestockOp(engine.RestockRequest{ProductID: 1, Delta: 1, Key: "restock " + key}))[0].Err,
+		}
+		for _, err := range ends {
+			if err == nil {
+				done++
+			} else {
+				wantErr(t, "a call before a shut door", err, engine.ErrUnavailable)
+			}
+		}
+		return done
+	}
+	listing := engine.Listing{Product: engine.Product{ID: 1, Price: 1, Version: 1, CreatedAt: time.Now()}, InitialStock: 10}
+	if err := errors.Join(e.EnrollBehind(0, 1, []int64{1}), e.ListBehind(0, 1, []engine.Listing{listing})); err != nil {
+		t.Fatal(err)
+	}
+	e.Send(1, e.ChargeOp(engine.ChargeRequest{UserID: 1, Amount: 50, Key: "funds"}))
+	if done := calls(); done != 3 {
+		t.Fatalf("%d of 3 calls done before an open door", done)
+	}
+	meta := e.Keys().Meta(0)
+	was, at := client.HGetAll(ctx, meta).Val(), look(t, e, 0)
+	before := held(t, client)
+	for fence, value := range map[string]string{"epoch": "2", "node": strings.Repeat("0", 40), "open": "0"} {
+		if err := client.HSet(ctx, meta, fence, value).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if done := calls(); done != 0 {
+			t.Errorf("%s stands otherwise: %d of 3 calls done", fence, done)
+		}
+		if fence != "open" {
+			err := errors.Join(e.EnrollBehind(0, 1, []int64{2}), e.ListBehind(0, 1, []engine.Listing{listing}))
+			wantErr(t, "a repair behind another door: "+fence, err, engine.ErrUnavailable)
+		}
+		if err := client.HSet(ctx, meta, was).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	client.Del(ctx, meta)
+	if done := calls(); done != 0 {
+		t.Errorf("no door at all: %d of 3 calls done", done)
+	}
+	client.HSet(ctx, meta, was)
+	if now := look(t, e, 0); now.Position != at.Position || !maps.Equal(held(t, client), before) {
+		t.Errorf("%v, was %v:\n%v\n%v", now.Position, at.Position, held(t, client), before)
+	}
+	// And a server that was started anew, which nobody has compared with the books.
+	if err := errors.Join(server.Redis().HaltNow(within(t, patience)), server.Redis().Resume(within(t, patience))); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the new server", func() bool { return client.Ping(ctx).Err() == nil })
+	if done := calls(); done != 0 {
+		t.Errorf("a new server: %d of 3 calls done", done)
+	}
 }
 
 func TestMoveDoor_RefusesWhenRedisIsNotAsFound(t *testing.T) {

@@ -71,7 +71,7 @@ for i = 1, n do
 end
 
 if #events > 0 then
-    emit(door, events)
+    emit(door, events, #events)
     for i = 1, u do
         if changed[users[i]] then
             writes[#writes + 1] = KEYS[balance_at + i]

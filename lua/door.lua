@@ -74,12 +74,13 @@ local function gather(first, last)
     return all
 end
 
--- emit writes the call's events as one stream entry whose id is <epoch>-<last seq>. It is the first write of every
--- script: XADD is the only one that could still fail, on an id that is not new, and then nothing has changed.
-local function emit(door, events)
-    if #events == 0 then return end
-    local payload = table.concat(events)
-    local last_seq = door.seq + #events
+-- emit writes the call's events, given in pieces, as one stream entry whose id is <epoch>-<last seq>. It is the first
+-- write of every script: XADD is the only one that could still fail, on an id that is not new, and then nothing has
+-- changed.
+local function emit(door, pieces, count)
+    if count == 0 then return end
+    local payload = table.concat(pieces)
+    local last_seq = door.seq + count
     redis.call('XADD', KEYS[2], string.format('%.0f-%.0f', epoch, last_seq),
         'v', 1, 'f', door.seq + 1, 'd', payload)
     redis.call('HSET', KEYS[1], 'seq', last_seq, 'bytes', door.bytes + #payload + ENTRY_OVERHEAD_BYTES,

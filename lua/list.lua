@@ -67,7 +67,7 @@ for i = 1, n do
 end
 
 if #writes > 0 then
-    emit(door, events)
+    emit(door, events, #events)
     writes[#writes + 1] = KEYS[3]
     writes[#writes + 1] = highest
     put(writes)

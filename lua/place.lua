@@ -14,7 +14,8 @@
 --   1         header, see door.lua
 --   2         msgpack sequence: expected minute (of Unix time), array of the U user ids, array of the S product ids
 --   3..       N operations, each a msgpack sequence: user id, order id (8 bytes), idempotency key,
---             fingerprint (16 bytes), lines (array: product id, quantity, ...; each product once)
+--             fingerprint (16 bytes)
+--   then      N arrays in msgpack, the lines of each: product id, quantity, ...; each product once
 -- Replies
 --   one string: for each operation a msgpack sequence
 --   ok                    0, time in ms, total, array of prices
@@ -33,11 +34,14 @@
 local OK, REPLAY, KEY_REUSED, BACKLOG = code.ok, code.replay, code.key_reused, code.backlog
 local USER_NOT_FOUND, PRODUCT_NOT_FOUND = code.user_not_found, code.product_not_found
 local OUT_OF_STOCK, INSUFFICIENT_BALANCE, CORRUPT = code.out_of_stock, code.insufficient_balance, code.corrupt
-local PENDING, SUCCESS = 1, 2
-local RECORD_VERSION = 1
 local EVENT_HEAD = '\155\001' -- msgpack: array of 11, kind 1
 
 local pack, sub = cmsgpack.pack, string.sub
+
+-- The order's record, see engine/record.go, begins with its version 1 and the status SUCCESS (2), and ends with no
+-- expiry and the history PENDING (1), SUCCESS. Pieces that are packed once serve record, event and reply alike.
+local RECORD_HEAD, RECORD_TAIL = '\001\002', '\000' .. pack({ 1, 0, '', 2, 0, '' })
+local OK_HEAD = pack(OK)
 
 local door, shut = enter()
 if shut then return shut end
@@ -47,7 +51,7 @@ if expected_minute ~= door.minute then
     return redis.error_reply(string.format('MINUTE %.0f', door.minute))
 end
 
-local n, u, s = #ARGV - 2, #users, #products
+local n, u, s = (#ARGV - 2) / 2, #users, #products
 local idempotency_at, order_at = 3, 3 + n
 local balance_at, stock_at, catalogue_at = 3 + 2 * n, 3 + 2 * n + u, 3 + 2 * n + u + s
 
@@ -75,7 +79,7 @@ for from = 1, s, UNPACK_MAX do
 end
 
 -- Decisions, one operation after the other on the values above, so that N in one call equal N in sequence.
-local replies, events, orders, new_records = {}, {}, {}, {}
+local replies, events, event_count, writes, new_records = {}, {}, 0, {}, {}
 local changed_users, changed_products = {}, {}
 
 -- check returns the refusal of the first line that cannot be had, or nil, the total and the lines' prices.
@@ -100,8 +104,8 @@ local function check(user, lines)
 end
 
 for i = 1, n do
-    local operation = ARGV[2 + i]
-    local user, order_id, _, fingerprint, lines = cmsgpack.unpack(operation)
+    local operation, packed_lines = ARGV[2 + i], ARGV[2 + n + i]
+    local user, order_id, _, fingerprint = cmsgpack.unpack(operation)
     local record_key = KEYS[idempotency_at + i]
     local record = records[record_key]
     if record then
@@ -113,54 +117,56 @@ for i = 1, n do
     elseif door.backlog_full then
         replies[i] = pack(BACKLOG)
     else
+        local lines = cmsgpack.unpack(packed_lines)
         local refusal, total, line_prices = check(user, lines)
         if refusal then
             replies[i] = refusal
         else
-            local stocks_after, record_lines = {}, {}
+            local stocks_after = {}
             for l = 1, #lines, 2 do
-                local product, quantity, at = lines[l], lines[l + 1], #record_lines
-                stocks[product] = stocks[product] - quantity
+                local product, quantity = lines[l], lines[l + 1]
+                local left = stocks[product] - quantity
+                stocks[product] = left
                 sold[product] = sold[product] + quantity
                 changed_products[product] = true
-                stocks_after[#stocks_after + 1] = stocks[product]
-                record_lines[at + 1], record_lines[at + 2] = product, quantity
-                record_lines[at + 3] = line_prices[#stocks_after]
+                stocks_after[#stocks_after + 1] = left
             end
             balances[user] = balances[user] - total
             changed_users[user] = true
             records[record_key] = fingerprint .. order_id
             new_records[#new_records + 1] = record_key
-            orders[#orders + 1] = KEYS[order_at + i]
-            orders[#orders + 1] = pack(RECORD_VERSION, SUCCESS, user, door.now_ms, 0, total, record_lines,
-                { PENDING, 0, '', SUCCESS, 0, '' })
-            events[#events + 1] = EVENT_HEAD .. operation
-                .. pack(door.now_ms, total, line_prices, balances[user], stocks_after)
-            replies[i] = pack(OK, door.now_ms, total, line_prices)
+            local outcome = pack(door.now_ms, total, line_prices)
+            local w, e = #writes, #events
+            writes[w + 1] = KEYS[order_at + i]
+            writes[w + 2] = RECORD_HEAD .. pack(user) .. outcome .. packed_lines .. RECORD_TAIL
+            events[e + 1], events[e + 2], events[e + 3], events[e + 4] = EVENT_HEAD, operation, packed_lines, outcome
+            events[e + 5] = pack(balances[user], stocks_after)
+            event_count = event_count + 1
+            replies[i] = OK_HEAD .. outcome
         end
     end
 end
 
 -- Writes.
-if #events > 0 then
-    emit(door, events)
+if event_count > 0 then
+    emit(door, events, event_count)
     for i = 1, u do
         if changed_users[users[i]] then
-            orders[#orders + 1] = KEYS[balance_at + i]
-            orders[#orders + 1] = balances[users[i]]
+            writes[#writes + 1] = KEYS[balance_at + i]
+            writes[#writes + 1] = balances[users[i]]
         end
     end
     local sold_now = {}
     for i = 1, s do
         local product = products[i]
         if changed_products[product] then
-            orders[#orders + 1] = KEYS[stock_at + i]
-            orders[#orders + 1] = stocks[product]
+            writes[#writes + 1] = KEYS[stock_at + i]
+            writes[#writes + 1] = stocks[product]
             sold_now[#sold_now + 1] = product
             sold_now[#sold_now + 1] = sold[product]
         end
     end
-    put(orders)
+    put(writes)
     for _, key in ipairs(new_records) do
         redis.call('SET', key, records[key], 'EX', idempotency_ttl_s)
     end

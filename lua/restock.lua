@@ -74,7 +74,7 @@ for i = 1, n do
 end
 
 if #events > 0 then
-    emit(door, events)
+    emit(door, events, #events)
     for i = 1, s do
         if changed[products[i]] then
             writes[#writes + 1] = KEYS[stock_at + i]

@@ -168,6 +168,9 @@ func (p *partition) finish(k *kind, reply string, ops []*operation) {
 		}
 		op.done <- err
 	}
+	if len(d.b) > 0 {
+		p.engine.cfg.Log.Error("a reply was longer than its operations", "script", k.script.Name, "bytes", len(d.b))
+	}
 }
 
 func decodeReply(d *decoder, k *kind, body any) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -57,6 +58,37 @@ func FindDeployment(ctx context.Context, c redis.UniversalClient) (Deployment, b
 		return Deployment{}, false, fmt.Errorf("%w: key %s", ErrCorrupt, DeploymentKey)
 	}
 	return Deployment{ID: fields["id"], Partitions: n}, true, nil
+}
+
+// RenewAOF has Redis begin a new append-only file, where it keeps one. After a power cut the old one may end in half a
+// transaction, which Redis 7.0 skips at this start and would carry out at the next one, together with whatever is
+// appended to it. A new file is appended to from the moment its rewrite starts.
+func (e *Engine) RenewAOF(ctx context.Context) error {
+	info, err := e.redis.Info(ctx, "persistence").Result()
+	if err != nil {
+		return fmt.Errorf("%w: %v", ErrUnavailable, err) //nolint:errorlint // for the log
+	}
+	if !strings.Contains(info, "aof_enabled:1") {
+		return nil
+	}
+	said, err := e.redis.BgRewriteAOF(ctx).Result()
+	switch {
+	case err == nil && strings.Contains(said, "started"), err != nil && strings.Contains(err.Error(), "in progress"):
+		return nil
+	case err == nil:
+		return fmt.Errorf("%w: Redis has not begun a new AOF yet: %s", ErrUnavailable, said)
+	case redis.HasErrorPrefix(err, "NOPERM"), redis.HasErrorPrefix(err, "ERR unknown command"):
+		// A managed Redis keeps its files itself.
+		e.cfg.Log.Warn("Redis may not be asked to begin a new AOF", "error", err)
+		return nil
+	}
+	return fmt.Errorf("%w: %v", ErrUnavailable, err) //nolint:errorlint // for the log
+}
+
+// Founded reports whether Redis still names a deployment.
+func (e *Engine) Founded(ctx context.Context) (bool, error) {
+	_, found, err := FindDeployment(ctx, e.redis)
+	return found, err
 }
 
 // ClaimRedis writes the deployment into a Redis that has none.

@@ -170,10 +170,11 @@ func TestPlace_KeyWithAnotherRequestIsRefused(t *testing.T) {
 func TestKey_OfAnotherUserIsAnotherKey(t *testing.T) {
 	s := common.open(t)
 	product := s.Product(7, 50)
+	key := fmt.Sprint("key of ", product)
 	seen := map[int64]bool{}
 	for range 3 {
 		user := s.User(100)
-		order := mustPlace(t, s.Engine, user, "key", lines(product, 1))
+		order := mustPlace(t, s.Engine, user, key, lines(product, 1))
 		if seen[order.ID] || order.UserID != user {
 			t.Errorf("user %d got %s", user, describe(order))
 		}
@@ -181,7 +182,7 @@ func TestKey_OfAnotherUserIsAnotherKey(t *testing.T) {
 		wantBalance(t, s.Engine, user, 93)
 	}
 	// The admins' scope is one of its own too.
-	_, replayed, err := s.Engine.Restock(context.Background(), engine.RestockRequest{ProductID: product, Delta: 1, Key: "key"})
+	_, replayed, err := s.Engine.Restock(context.Background(), engine.RestockRequest{ProductID: product, Delta: 1, Key: key})
 	if err != nil || replayed {
 		t.Errorf("restock under a buyer's key: replayed %t, %v", replayed, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/tinylib/msgp/msgp"
 
 	"stampede/lua"
 )
@@ -59,6 +60,7 @@ type DoorView struct {
 	Open     bool
 	Node     string // as noted when it was opened
 	Run      string
+	Renewed  string // run id of the server whose AOF was begun anew
 	IsNode   string // of the server that answered
 	IsRun    string
 	Replica  bool
@@ -74,7 +76,7 @@ func (e *Engine) Look(ctx context.Context, partition int) (DoorView, error) {
 		return DoorView{}, err
 	}
 	fields, ok := reply.([]any)
-	if !ok || len(fields) != 11 {
+	if !ok || len(fields) != 12 {
 		return DoorView{}, fmt.Errorf("%w: reply of look.lua", ErrCorrupt)
 	}
 	var v DoorView
@@ -85,24 +87,32 @@ func (e *Engine) Look(ctx context.Context, partition int) (DoorView, error) {
 			}
 		}
 	}
-	for at, to := range map[int]*string{1: &v.Node, 7: &v.Run, 8: &v.IsNode, 9: &v.IsRun} {
+	for at, to := range map[int]*string{1: &v.Node, 7: &v.Run, 8: &v.Renewed, 9: &v.IsNode, 10: &v.IsRun} {
 		*to, _ = fields[at].(string)
 	}
 	v.Open = fields[2] == "1"
-	v.Replica = fields[10] == int64(1)
+	v.Replica = fields[11] == int64(1)
 	v.Standing = v.Open && v.Node == v.IsNode && !v.Replica
 	return v, nil
 }
 
+// ClaimDoor gives a partition's shut door to a repair, named by a token that no other repair has. From then on only
+// MoveDoor and Replay with that token work. renewed is the run id of the server whose AOF RenewAOF began anew. It reports
+// false where the door stands open.
+func (e *Engine) ClaimDoor(ctx context.Context, partition int, token, renewed string) (bool, error) {
+	reply, err := e.upkeep(ctx, lua.Claim, []string{e.keys.Meta(partition)}, token, renewed)
+	return reply == int64(1), err
+}
+
 // MoveDoor starts an epoch behind the door or opens it, provided Redis is as found; false: look again. Only a repair
 // that holds the partition's lock may call it. base counts the events of all epochs before the new one.
-func (e *Engine) MoveDoor(ctx context.Context, partition int, found DoorView, epoch, base int64, open bool) (bool, error) {
+func (e *Engine) MoveDoor(ctx context.Context, partition int, token string, found DoorView, epoch, base int64, open bool) (bool, error) {
 	flag := 0
 	if open {
 		flag = 1
 	}
 	reply, err := e.upkeep(ctx, lua.Open, []string{e.keys.Meta(partition)},
-		found.IsNode, found.IsRun, found.Epoch, found.Seq, epoch, base, flag)
+		found.IsNode, found.IsRun, found.Epoch, found.Seq, epoch, base, flag, token)
 	return reply == int64(1), err
 }
 
@@ -115,8 +125,9 @@ func (e *Engine) Trim(ctx context.Context, partition int, checkpoint Position, b
 }
 
 // Replay brings Redis forward behind a shut door: from the position found to the last of the entries, in one step.
-// bytes is the journal's cumulative size there. It reports false when Redis is at another position.
-func (e *Engine) Replay(ctx context.Context, partition int, from Position, entries []Entry, bytes int64) (bool, error) {
+// bytes is the journal's cumulative size there. It reports false when Redis is at another position, or claimed by another
+// repair.
+func (e *Engine) Replay(ctx context.Context, partition int, token string, from Position, entries []Entry, bytes int64) (bool, error) {
 	if len(entries) == 0 {
 		return true, nil
 	}
@@ -129,6 +140,7 @@ func (e *Engine) Replay(ctx context.Context, partition int, from Position, entri
 	for _, v := range []int64{from.Seq, to.Epoch, to.Seq, bytes} {
 		head = appendInt(head, v)
 	}
+	head = msgp.AppendString(head, token)
 	keys := append([]string{e.keys.Meta(partition)}, set.keys...)
 	reply, err := e.upkeep(ctx, lua.Replay, keys, append([]any{string(head)}, set.args...)...)
 	return reply == int64(1), err

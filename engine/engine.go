@@ -50,6 +50,8 @@ func (c *Config) setDefaults() error {
 	switch {
 	case c.Redis == nil:
 		return errors.New("engine: no Redis client")
+	case min(c.QueueMax, c.BatchMax, c.BatchLinesMax, c.Workers) < 1 || c.OperationTimeout < 0 || c.IdempotencyTTL < time.Second:
+		return errors.New("engine: limits must be positive, and a record must live for a second at least")
 	case c.BatchMax > 1000:
 		return errors.New("engine: a batch has at most 1,000 operations") // the scripts unpack their keys
 	}

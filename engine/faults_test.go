@@ -251,7 +251,7 @@ func TestCall_ScriptFlushUnderLoadCostsNoError(t *testing.T) {
 				case 0:
 					_, _, err = e.Charge(ctx, engine.ChargeRequest{UserID: user, Amount: 1, Key: key})
 				case 1:
-					_, _, err = e.Restock(ctx, engine.RestockRequest{ProductID: product, Delta: 1, Key: "flush " + key})
+					_, _, err = e.Restock(ctx, engine.RestockRequest{ProductID: product, Delta: 1, Key: fmt.Sprintf("%s for %d", key, product)})
 				default:
 					_, _, err = e.Place(ctx, engine.PlaceRequest{UserID: user, Key: key, Lines: lines(product, 1)})
 				}
@@ -270,121 +270,6 @@ func TestCall_ScriptFlushUnderLoadCostsNoError(t *testing.T) {
 	}
 	wantStock(t, e, product, 1_000_000)
 	wantFold(t, s, 0, from)
-}
-
-// soldKeys are the hashes of the minutes that a call now may find.
-func soldKeys(s *shoptest.Shop) []string {
-	minute := time.Now().Unix() / 60
-	return []string{s.Engine.Keys().Sold(0, minute), s.Engine.Keys().Sold(0, minute+1)}
-}
-
-func TestCall_ScriptThatFailsForOneOrderSparesItsNeighbours(t *testing.T) {
-	s := common.open(t)
-	e, ctx := s.Engine, context.Background()
-	user, good, bad := s.User(1000), s.Product(1, 100), s.Product(1, 100)
-	taken := mustPlace(t, e, user, "before", lines(good, 1))
-	for _, key := range soldKeys(s) {
-		if err := s.Redis.HSet(ctx, key, bad, "not a number").Err(); err != nil {
-			t.Fatal(err)
-		}
-		defer s.Redis.HDel(ctx, key, strconv.FormatInt(bad, 10))
-	}
-	from := position(t, e, 0)
-
-	place := func(key string, l []engine.Line) *engine.Op {
-		return e.PlaceOp(engine.PlaceRequest{UserID: user, Key: key, Lines: l})
-	}
-	again := place("an id that is taken", lines(good, 1))
-	again.SetOrderID(taken.ID)
-	got := e.Send(from.Epoch,
-		place("one", lines(good, 1)),
-		place("corrupt", lines(good, 1, bad, 1)),
-		place("second", lines(good, 2)),
-		again,
-		place("one", lines(good, 1)),
-		place("third", lines(good, 1000)),
-	)
-	for i, want := range []error{nil, engine.ErrCorrupt, nil, engine.ErrCorrupt, nil, engine.ErrOutOfStock} {
-		wantErr(t, fmt.Sprintf("operation %d", i), got[i].Err, want)
-	}
-	if !got[4].Replayed || got[4].RefID != got[0].RefID {
-		t.Errorf("the retry within the batch is no replay: %+v", got[4])
-	}
-	wantStock(t, e, good, 100-1-3)
-	wantStock(t, e, bad, 100)
-	wantBalance(t, e, user, 1000-1-3)
-	if stored, err := e.Order(ctx, taken.ID, user); err != nil || describe(stored) != describe(taken) {
-		t.Errorf("the order whose id was used again: %s, %v", describe(stored), err)
-	}
-	if events := eventsOf(t, entriesAfter(t, s, 0, from)); len(events) != 2 {
-		t.Errorf("%d events, want 2", len(events))
-	}
-}
-
-func TestCall_ScriptThatFailsForOneChargeOrRestockSparesItsNeighbours(t *testing.T) {
-	s := common.open(t)
-	e, ctx := s.Engine, context.Background()
-	user, other, product := s.User(0), s.User(0), s.Product(1, 100)
-	epoch := e.KnownEpoch(0)
-	charge := func(user int64, key string) *engine.Op {
-		return e.ChargeOp(engine.ChargeRequest{UserID: user, Amount: 5, Key: key})
-	}
-	restock := func(key string) *engine.Op {
-		return e.RestockOp(engine.RestockRequest{ProductID: product, Delta: 1, Key: fmt.Sprintf("%s of %d", key, product)})
-	}
-	e.Send(epoch, charge(user, "corrupt"))
-	e.Send(epoch, restock("corrupt"))
-	for _, key := range []string{
-		e.Keys().Idempotency(0, user, "corrupt"), e.Keys().Idempotency(0, 0, fmt.Sprintf("corrupt of %d", product)),
-	} {
-		// Same fingerprint, then bytes that msgpack does not know.
-		record := s.Redis.Get(ctx, key).Val()
-		if err := s.Redis.Set(ctx, key, record[:min(len(record)-1, 24)]+"\xc1", time.Hour).Err(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for name, got := range map[string][]engine.Outcome{
-		"charge":  e.Send(epoch, charge(other, "a"), charge(user, "corrupt"), charge(user, "b"), charge(other, "a")),
-		"restock": e.Send(epoch, restock("a"), restock("corrupt"), restock("b"), restock("a")),
-	} {
-		for i, want := range []error{nil, engine.ErrCorrupt, nil, nil} {
-			wantErr(t, fmt.Sprintf("%s %d", name, i), got[i].Err, want)
-		}
-		if !got[3].Replayed {
-			t.Errorf("%s: the retry within the batch is no replay", name)
-		}
-	}
-	wantBalance(t, e, user, 10)
-	wantBalance(t, e, other, 5)
-	wantStock(t, e, product, 103)
-}
-
-func TestCall_KeyOfAnotherTypeFailsBeforeAnythingChanges(t *testing.T) {
-	s := common.open(t)
-	e, ctx := s.Engine, context.Background()
-	user, product := s.User(1000), s.Product(1, 100)
-	from := position(t, e, 0)
-	for i, key := range soldKeys(s) {
-		aside := fmt.Sprintf("%s aside %d", key, i)
-		moved := s.Redis.Rename(ctx, key, aside).Err() == nil
-		if err := s.Redis.Set(ctx, key, "no hash", 0).Err(); err != nil {
-			t.Fatal(err)
-		}
-		defer func() {
-			s.Redis.Del(ctx, key)
-			if moved {
-				s.Redis.Rename(ctx, aside, key)
-			}
-		}()
-	}
-	_, _, err := e.Place(ctx, engine.PlaceRequest{UserID: user, Key: "key", Lines: lines(product, 1)})
-	wantErr(t, "order in a minute that is no hash", err, engine.ErrCorrupt)
-	wantStock(t, e, product, 100)
-	wantBalance(t, e, user, 1000)
-	if now := position(t, e, 0); now != from {
-		t.Errorf("events moved from %v to %v", from, now)
-	}
-	mustCharge(t, e, user, 1, "charges go on")
 }
 
 func TestCall_FullRedisRefusesAndChangesNothing(t *testing.T) {
@@ -410,23 +295,4 @@ func TestCall_FullRedisRefusesAndChangesNothing(t *testing.T) {
 	if err != nil || replayed {
 		t.Errorf("with room again: replayed %t, %v", replayed, err)
 	}
-}
-
-// An order that an idempotency record names and that is gone is no order that was never there: the buyer must not
-// read "not found", or "not done", about an order that was placed.
-func TestPlace_ReplayOfAnOrderThatIsGoneIsCorrupt(t *testing.T) {
-	s := common.open(t)
-	e, ctx := s.Engine, context.Background()
-	user, product := s.User(100), s.Product(1, 100)
-	order := mustPlace(t, e, user, "key", lines(product, 1))
-	key := e.Keys().Order(0, order.ID)
-	record := s.Redis.Get(ctx, key).Val()
-	if err := s.Redis.Del(ctx, key).Err(); err != nil {
-		t.Fatal(err)
-	}
-	_, _, err := e.Place(ctx, engine.PlaceRequest{UserID: user, Key: "key", Lines: lines(product, 1)})
-	if err := s.Redis.Set(ctx, key, record, 0).Err(); err != nil {
-		t.Fatal(err)
-	}
-	wantErr(t, "replay of an order that is gone", err, engine.ErrCorrupt)
 }

@@ -40,12 +40,16 @@ func wantText(t *testing.T, s *shoptest.Shop, key, want string) {
 	}
 }
 
+var figureRuns int64 // of this process, each with ids of its own
+
 func TestFigures_AtTheirLimitsAreExactEverywhere(t *testing.T) {
 	s := bare.open(t)
 	e, k, ctx := s.Engine, s.Engine.Keys(), context.Background()
+	below := 1000 * figureRuns
+	figureRuns++
 
 	t.Run("the largest balance pays the largest order", func(t *testing.T) {
-		const user, first = engine.IDMax, engine.IDMax - 9
+		user, first := engine.IDMax-below, engine.IDMax-9-below
 		from := position(t, e, 0)
 		enroll(t, s, user, engine.BalanceMax)
 		wantText(t, s, k.Balance(0, user), "100000000000000")
@@ -56,12 +60,12 @@ func TestFigures_AtTheirLimitsAreExactEverywhere(t *testing.T) {
 		}
 		wantText(t, s, k.Stock(0, first), "1000000000")
 		order := mustPlace(t, e, user, "all of it", l)
-		if order.Total != engine.BalanceMax || len(order.Items) != 10 || order.Items[9].ProductID != engine.IDMax || order.Items[9].Price != engine.PriceMax {
+		if order.Total != engine.BalanceMax || len(order.Items) != 10 || order.Items[9].ProductID != first+9 || order.Items[9].Price != engine.PriceMax {
 			t.Errorf("order %s", describe(order))
 		}
 		wantText(t, s, k.Balance(0, user), "0")
-		wantText(t, s, k.Stock(0, engine.IDMax), "999990000")
-		if sold := soldOf(t, s, 0, engine.IDMax); sold != engine.QuantityMax {
+		wantText(t, s, k.Stock(0, first+9), "999990000")
+		if sold := soldOf(t, s, 0, first+9); sold != engine.QuantityMax {
 			t.Errorf("%d units of the largest product id sold", sold)
 		}
 		stored, err := e.Order(ctx, order.ID, user)
@@ -81,7 +85,7 @@ func TestFigures_AtTheirLimitsAreExactEverywhere(t *testing.T) {
 	})
 
 	t.Run("an order dearer than any balance is refused with exact figures", func(t *testing.T) {
-		const user, first = 1 << 52, 1 << 51
+		user, first := 1<<52-below, 1<<51-below
 		enroll(t, s, user, engine.BalanceMax-1)
 		var l []engine.Line
 		for i := range int64(engine.LinesMax) {
@@ -97,7 +101,7 @@ func TestFigures_AtTheirLimitsAreExactEverywhere(t *testing.T) {
 	})
 
 	t.Run("odd figures keep every digit", func(t *testing.T) {
-		const user, product = 9_007_199_254_740_881, 9_007_199_254_740_883 // not round in binary
+		user, product := 9_007_199_254_740_881-below, 9_007_199_254_740_883-below // not round in binary
 		enroll(t, s, user, 98_765_432_109_877)
 		list(t, s, product, 999_999_937, engine.StockMax)
 		order := mustPlace(t, e, user, "odd", lines(product, 9_973))
@@ -117,7 +121,7 @@ func TestFigures_AtTheirLimitsAreExactEverywhere(t *testing.T) {
 	})
 
 	t.Run("counters keep every digit", func(t *testing.T) {
-		const user, product, large = 71, 71, 4_503_599_627_370_497
+		user, product, large := 20_000+below, 20_000+below, 4_503_599_627_370_497+100*below
 		enroll(t, s, user, 1000)
 		list(t, s, product, 1, 1000)
 		for at := range int64(2) {
@@ -130,16 +134,16 @@ func TestFigures_AtTheirLimitsAreExactEverywhere(t *testing.T) {
 		if err != nil || len(entry) != 1 {
 			t.Fatal(entry, err)
 		}
-		want := fmt.Sprintf("%d-%d", e.KnownEpoch(0), int64(large+1))
+		want := fmt.Sprintf("%d-%d", e.KnownEpoch(0), large+1)
 		parsed, err := engine.ParseEntry(entry[0].ID, entry[0].Values)
 		if err != nil || entry[0].ID != want || parsed.First != large+1 {
 			t.Errorf("entry %s beginning at %d (%v), want %s", entry[0].ID, parsed.First, err, want)
 		}
-		if meta[0] != strconv.Itoa(large+1) || meta[1] != strconv.FormatInt(large+parsed.Bytes(), 10) {
+		if meta[0] != strconv.FormatInt(large+1, 10) || meta[1] != strconv.FormatInt(large+parsed.Bytes(), 10) {
 			t.Errorf("seq and bytes %v", meta)
 		}
 		minute := eventsOf(t, []engine.Entry{parsed})[0].At.Unix() / 60
-		if got := s.Redis.HGet(ctx, k.Sold(0, minute), "71").Val(); got != strconv.Itoa(large+2) {
+		if got := s.Redis.HGet(ctx, k.Sold(0, minute), strconv.FormatInt(product, 10)).Val(); got != strconv.FormatInt(large+2, 10) {
 			t.Errorf("units sold: %s", got)
 		}
 	})
@@ -239,20 +243,23 @@ func TestCall_WithMoreKeysThanLuaUnpacks(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	e, from := furtherEngine(t, s, engine.Config{Metrics: registry}), position(t, s.Engine, 0)
 	epoch := s.Engine.KnownEpoch(0)
+	first := 100_000*figureRuns + 1
+	user := first
+	figureRuns++
 	const orders, products = 90, 90 * engine.LinesMax
 	listings := make([]engine.Listing, products)
 	for i := range listings {
-		listings[i] = engine.Listing{Product: engine.Product{ID: int64(i + 1), Price: 1, Version: 1, CreatedAt: time.Now()}, InitialStock: 10}
+		listings[i] = engine.Listing{Product: engine.Product{ID: first + int64(i), Price: 1, Version: 1, CreatedAt: time.Now()}, InitialStock: 10}
 	}
 	if err := e.ListBehind(0, epoch, listings); err != nil {
 		t.Fatal(err)
 	}
-	enroll(t, s, 1, 1_000_000)
+	enroll(t, s, user, 1_000_000)
 	ops := make([]*engine.Op, orders)
 	for i := range ops {
-		r := engine.PlaceRequest{UserID: 1, Key: strconv.Itoa(i)}
+		r := engine.PlaceRequest{UserID: user, Key: strconv.Itoa(i)}
 		for l := range engine.LinesMax {
-			r.Lines = append(r.Lines, engine.Line{ProductID: int64(i*engine.LinesMax + l + 1), Quantity: 3})
+			r.Lines = append(r.Lines, engine.Line{ProductID: first + int64(i*engine.LinesMax+l), Quantity: 3})
 		}
 		ops[i] = e.PlaceOp(r)
 	}
@@ -264,8 +271,8 @@ func TestCall_WithMoreKeysThanLuaUnpacks(t *testing.T) {
 	if fallbacks := figures(t, registry)["stampede_batch_fallbacks_total"]; fallbacks != 0 {
 		t.Error("the script failed, and the orders were sent one by one")
 	}
-	wantBalance(t, e, 1, 1_000_000-3*products)
-	wantStock(t, e, 1, 7)
-	wantStock(t, e, products, 7)
+	wantBalance(t, e, user, 1_000_000-3*products)
+	wantStock(t, e, first, 7)
+	wantStock(t, e, first+products-1, 7)
 	wantFold(t, s, 0, from)
 }

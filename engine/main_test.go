@@ -27,12 +27,19 @@ import (
 // long asks for the full counts of the long tests (make test-long).
 var long = os.Getenv("STAMPEDE_TEST_LONG") != ""
 
+// rapidChecks is how many random runs a property gets in the short tests.
+const rapidChecks = 40
+
 func TestMain(m *testing.M) {
 	flag.Parse()
 	// What rapid found goes to the output with its seed; a file in the source tree would go stale.
 	mustSet("rapid.nofailfile", "true")
 	if !isSet("rapid.checks") {
-		mustSet("rapid.checks", map[bool]string{false: "40", true: "2000"}[long])
+		checks := rapidChecks
+		if long {
+			checks *= 50
+		}
+		mustSet("rapid.checks", strconv.Itoa(checks))
 	}
 	if !isSet("rapid.steps") {
 		mustSet("rapid.steps", "50")
@@ -73,6 +80,7 @@ type packageShop struct {
 	testing.TB // of no test: what is not defined below panics
 
 	config   shop.Config
+	test     *testing.T // that uses it now; nil before and after all
 	start    sync.Once
 	shop     *shoptest.Shop
 	cleanups []func()
@@ -80,6 +88,7 @@ type packageShop struct {
 
 func (p *packageShop) open(t *testing.T) *shoptest.Shop {
 	t.Helper()
+	p.test = t
 	p.start.Do(func() {
 		p.config.Log = slog.New(slog.NewTextHandler(p.Output(), nil))
 		p.shop = shoptest.Start(p, stack.Options{Log: p.config.Log}, p.config)
@@ -93,6 +102,7 @@ func (p *packageShop) open(t *testing.T) *shoptest.Shop {
 func closeShops() {
 	var all sync.WaitGroup
 	for _, p := range []*packageShop{&common, &bare, &clocked, &wide} {
+		p.test = nil
 		all.Go(func() {
 			for _, f := range slices.Backward(p.cleanups) {
 				f()
@@ -105,11 +115,24 @@ func closeShops() {
 func (p *packageShop) Helper()                  {}
 func (p *packageShop) Context() context.Context { return context.Background() }
 func (p *packageShop) Cleanup(f func())         { p.cleanups = append(p.cleanups, f) }
+
 func (p *packageShop) Errorf(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, format+"\n", args...)
+	if p.test == nil {
+		fmt.Fprintf(os.Stderr, format+"\n", args...)
+		return
+	}
+	p.test.Errorf(format, args...)
 }
-func (p *packageShop) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
-func (p *packageShop) Fatal(args ...any)                 { panic(fmt.Sprint(args...)) }
+
+// Fatalf ends the test that uses the shop. A panic would leave its servers behind.
+func (p *packageShop) Fatalf(format string, args ...any) {
+	if p.test == nil {
+		panic(fmt.Sprintf(format, args...))
+	}
+	p.test.Fatalf(format, args...)
+}
+
+func (p *packageShop) Fatal(args ...any) { p.Fatalf("%v", args) }
 
 func (p *packageShop) Output() io.Writer {
 	if testing.Verbose() {

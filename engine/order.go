@@ -177,14 +177,17 @@ func (e *Engine) Order(ctx context.Context, id, user int64) (Order, error) {
 		}
 		return order, err
 	}
-	var err error
+	missing := ErrOrderNotFound
 	for _, p := range e.partitions {
-		var order Order
-		if order, err = e.order(ctx, p, id); err == nil {
+		order, err := e.order(ctx, p, id)
+		if err == nil {
 			return order, nil
 		}
+		if !errors.Is(err, ErrOrderNotFound) {
+			missing = err // it may be in the partition that could not be read
+		}
 	}
-	return Order{}, err
+	return Order{}, missing
 }
 
 func (e *Engine) order(ctx context.Context, p *partition, id int64) (Order, error) {

@@ -49,7 +49,7 @@ func TestPartitions_KeepUsersApartAndTheirBooksWhole(t *testing.T) {
 		wantErr(t, "order of another", err, engine.ErrOrderNotFound)
 	}
 	wantStock(t, e, product, 1000-bought)
-	stock, replayed, err := e.Restock(ctx, engine.RestockRequest{ProductID: product, Delta: 5, Key: "restock"})
+	stock, replayed, err := e.Restock(ctx, engine.RestockRequest{ProductID: product, Delta: 5, Key: fmt.Sprint("restock of ", product)})
 	if err != nil || replayed || stock != 1000-bought+5 {
 		t.Errorf("restock: %d, %t, %v", stock, replayed, err)
 	}
@@ -67,10 +67,10 @@ func TestPartitions_AdminsKeyServesOneProduct(t *testing.T) {
 	for k.Home(there) == k.Home(here) {
 		there = s.Product(1, 10)
 	}
-	if _, _, err := e.Restock(ctx, engine.RestockRequest{ProductID: here, Delta: 1, Key: "key"}); err != nil {
+	if _, _, err := e.Restock(ctx, engine.RestockRequest{ProductID: here, Delta: 1, Key: fmt.Sprint("key of ", here)}); err != nil {
 		t.Fatal(err)
 	}
-	_, _, err := e.Restock(ctx, engine.RestockRequest{ProductID: there, Delta: 1, Key: "key"})
+	_, _, err := e.Restock(ctx, engine.RestockRequest{ProductID: there, Delta: 1, Key: fmt.Sprint("key of ", here)})
 	wantErr(t, "the key of a product elsewhere", err, engine.ErrKeyReused)
 	wantStock(t, e, there, 10)
 
@@ -81,7 +81,7 @@ func TestPartitions_AdminsKeyServesOneProduct(t *testing.T) {
 			var group sync.WaitGroup
 			for n, product := range []int64{here, there} {
 				group.Go(func() {
-					_, _, errs[n] = e.Restock(ctx, engine.RestockRequest{ProductID: product, Delta: 1, Key: fmt.Sprint("at once ", i)})
+					_, _, errs[n] = e.Restock(ctx, engine.RestockRequest{ProductID: product, Delta: 1, Key: fmt.Sprintf("%d at once of %d", i, here)})
 				})
 			}
 			group.Wait()

@@ -244,3 +244,38 @@ func TestEngine_DrainEndsWhatWaitsAndRefusesTheRest(t *testing.T) {
 	_, _, err := e.Charge(context.Background(), engine.ChargeRequest{UserID: user, Amount: 1, Key: "late"})
 	wantErr(t, "charge after the drain", err, engine.ErrOverloaded)
 }
+
+// What cannot work is refused before anything is sold: a lifetime below a second, say, would make the scripts fail
+// behind their first write.
+func TestNew_RefusesAConfigThatCannotWork(t *testing.T) {
+	client, err := engine.Connect("redis://127.0.0.1:1/0", 1, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close() //nolint:errcheck // it was never used
+	good := engine.Config{Redis: client, Partitions: 1}
+	if _, err := engine.New(good); err != nil {
+		t.Fatal(err)
+	}
+	for what, change := range map[string]func(c *engine.Config){
+		"no Redis":                    func(c *engine.Config) { c.Redis = nil },
+		"no partitions":               func(c *engine.Config) { c.Partitions = 0 },
+		"too many partitions":         func(c *engine.Config) { c.Partitions = engine.PartitionsMax + 1 },
+		"a negative node":             func(c *engine.Config) { c.Node = -1 },
+		"a node that is not leased":   func(c *engine.Config) { c.Node = engine.NodesMax },
+		"more operations than unpack": func(c *engine.Config) { c.BatchMax = 1001 },
+		"no operations a call":        func(c *engine.Config) { c.BatchMax = -1 },
+		"no lines a call":             func(c *engine.Config) { c.BatchLinesMax = -1 },
+		"no room in the queue":        func(c *engine.Config) { c.QueueMax = -1 },
+		"no workers":                  func(c *engine.Config) { c.Workers = -1 },
+		"a deadline in the past":      func(c *engine.Config) { c.OperationTimeout = -time.Second },
+		"a record that never lived":   func(c *engine.Config) { c.IdempotencyTTL = -time.Hour },
+		"a record for half a second":  func(c *engine.Config) { c.IdempotencyTTL = 500 * time.Millisecond },
+	} {
+		c := good
+		change(&c)
+		if _, err := engine.New(c); err == nil {
+			t.Errorf("%s was accepted", what)
+		}
+	}
+}

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"stampede/cmd/shop/shoptest"
@@ -28,6 +27,36 @@ func look(t *testing.T, e *engine.Engine, partition int) engine.DoorView {
 		t.Fatal(err)
 	}
 	return v
+}
+
+// shutEngine is an engine on an empty Redis whose door nobody keeps, and nothing repairs.
+func shutEngine(t *testing.T, partitions int) (*engine.Engine, redis.UniversalClient, *stack.Stack) {
+	t.Helper()
+	server := stacktest.Start(t, stack.Options{NoPostgres: true, Log: slog.New(slog.DiscardHandler)})
+	client, err := engine.Connect(server.RedisURL(), 16, 2*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := engine.New(engine.Config{
+		Redis: client, Partitions: partitions, Node: nodeOfTests, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return e, client, server
+}
+
+// claim takes a shut door for a repair with the given token.
+func claim(t *testing.T, e *engine.Engine, partition int, token string) {
+	t.Helper()
+	if claimed, err := e.ClaimDoor(context.Background(), partition, token, ""); err != nil || !claimed {
+		t.Fatalf("claiming the door: %t, %v", claimed, err)
+	}
 }
 
 // held is every key of a Redis with its content; of the doors and streams none.
@@ -78,16 +107,7 @@ func TestReplay_OfAllEventsBuildsTheSameRedis(t *testing.T) {
 	ctx := context.Background()
 	orders := sellEverywhere(t, s)
 
-	empty := stacktest.Start(t, stack.Options{NoPostgres: true, Log: slog.New(slog.DiscardHandler)})
-	client, err := engine.Connect(empty.RedisURL(), 16, 2*time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := engine.New(engine.Config{Redis: client, Partitions: wideness, Node: nodeOfTests})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.Close() //nolint:errcheck // of a test's end
+	e, client, _ := shutEngine(t, wideness)
 	for p := range wideness {
 		entries := entriesAfter(t, s, p, engine.Position{})
 		bytes := int64(0)
@@ -96,14 +116,15 @@ func TestReplay_OfAllEventsBuildsTheSameRedis(t *testing.T) {
 		}
 		// In two steps, as a long journal would be; the first is then no longer at its place.
 		half := len(entries) / 2
+		claim(t, e, p, "repair")
 		middle := entries[half-1].Last
 		for i, want := range []bool{true, false} {
-			done, err := e.Replay(ctx, p, engine.Position{}, entries[:half], bytes)
+			done, err := e.Replay(ctx, p, "repair", engine.Position{}, entries[:half], bytes)
 			if err != nil || done != want {
 				t.Fatalf("first half, try %d: %t, %v", i, done, err)
 			}
 		}
-		if done, err := e.Replay(ctx, p, middle, entries[half:], bytes); err != nil || !done {
+		if done, err := e.Replay(ctx, p, "repair", middle, entries[half:], bytes); err != nil || !done {
 			t.Fatalf("second half: %t, %v", done, err)
 		}
 		v, was := look(t, e, p), look(t, s.Engine, p)
@@ -133,7 +154,7 @@ func TestReplay_OfAllEventsBuildsTheSameRedis(t *testing.T) {
 
 	for p := range wideness {
 		v := look(t, e, p)
-		if done, err := e.MoveDoor(ctx, p, v, v.Epoch+1, v.Events(), true); err != nil || !done {
+		if done, err := e.MoveDoor(ctx, p, "repair", v, v.Epoch+1, v.Events(), true); err != nil || !done {
 			t.Fatalf("opening: %t, %v", done, err)
 		}
 	}
@@ -150,14 +171,14 @@ func TestReplay_OfAllEventsBuildsTheSameRedis(t *testing.T) {
 	}
 }
 
-func TestReplay_IsRefusedWhileTheDoorStandsOpen(t *testing.T) {
+func TestRepair_IsRefusedWhileTheDoorStandsOpen(t *testing.T) {
 	s := common.open(t)
 	user := s.User(100)
 	from := position(t, s.Engine, 0)
 	mustCharge(t, s.Engine, user, 5, "charge")
 	before := look(t, s.Engine, 0)
 	entries := entriesAfter(t, s, 0, from)
-	if done, err := s.Engine.Replay(context.Background(), 0, before.Position, entries, 0); err != nil || done {
+	if done, err := s.Engine.Replay(context.Background(), 0, "repair", before.Position, entries, 0); err != nil || done {
 		t.Errorf("replayed under the feet of buyers: %t, %v", done, err)
 	}
 	if after := look(t, s.Engine, 0); after.Position != before.Position || !after.Standing || after.Bytes != before.Bytes {
@@ -169,17 +190,9 @@ func TestReplay_IsRefusedWhileTheDoorStandsOpen(t *testing.T) {
 // Each fence by itself stands in every script that sells: here nobody keeps the door, and nothing repairs it.
 func TestDoor_EveryFenceTurnsEveryCallAway(t *testing.T) {
 	ctx := context.Background()
-	server := stacktest.Start(t, stack.Options{NoPostgres: true, Log: slog.New(slog.DiscardHandler)})
-	client, err := engine.Connect(server.RedisURL(), 4, 2*time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := engine.New(engine.Config{Redis: client, Partitions: 1, Node: nodeOfTests, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.Close() //nolint:errcheck // of a test's end
-	if done, err := e.MoveDoor(ctx, 0, look(t, e, 0), 1, 0, true); err != nil || !done {
+	e, client, server := shutEngine(t, 1)
+	claim(t, e, 0, "mine")
+	if done, err := e.MoveDoor(ctx, 0, "mine", look(t, e, 0), 1, 0, true); err != nil || !done {
 		t.Fatalf("opening: %t, %v", done, err)
 	}
 	number := 0
@@ -247,32 +260,50 @@ func TestDoor_EveryFenceTurnsEveryCallAway(t *testing.T) {
 }
 
 func TestMoveDoor_RefusesWhenRedisIsNotAsFound(t *testing.T) {
-	s := common.open(t)
 	ctx := context.Background()
-	user := s.User(100)
-	found := look(t, s.Engine, 0)
-	for what, v := range map[string]func(v *engine.DoorView){
-		"another epoch":       func(v *engine.DoorView) { v.Epoch-- },
-		"an event since then": func(v *engine.DoorView) { v.Seq-- },
-		"another server":      func(v *engine.DoorView) { v.IsNode = strings.Repeat("0", 40) },
-		"a restart":           func(v *engine.DoorView) { v.IsRun = strings.Repeat("0", 40) },
+	e, _, _ := shutEngine(t, 1)
+	claim(t, e, 0, "mine")
+	if done, err := e.MoveDoor(ctx, 0, "mine", look(t, e, 0), 3, 0, false); err != nil || !done {
+		t.Fatalf("an epoch behind the door: %t, %v", done, err)
+	}
+	found := look(t, e, 0)
+	for what, change := range map[string]func(v *engine.DoorView){
+		"another epoch":  func(v *engine.DoorView) { v.Epoch-- },
+		"another event":  func(v *engine.DoorView) { v.Seq++ },
+		"another server": func(v *engine.DoorView) { v.IsNode = strings.Repeat("0", 40) },
+		"a restart":      func(v *engine.DoorView) { v.IsRun = strings.Repeat("0", 40) },
 	} {
 		stale := found
-		v(&stale)
-		if done, err := s.Engine.MoveDoor(ctx, 0, stale, found.Epoch+1, found.Events(), false); err != nil || done {
+		change(&stale)
+		if done, err := e.MoveDoor(ctx, 0, "mine", stale, 4, 0, true); err != nil || done {
 			t.Errorf("%s: moved %t, %v", what, done, err)
 		}
 	}
-	if now := look(t, s.Engine, 0); now.Position != found.Position || !now.Standing {
+	for _, token := range []string{"", "another's"} {
+		if done, err := e.MoveDoor(ctx, 0, token, found, 4, 0, true); err != nil || done {
+			t.Errorf("token %q: moved %t, %v", token, done, err)
+		}
+	}
+	if now := look(t, e, 0); now.Position != found.Position || now.Standing {
 		t.Errorf("%+v, was %+v", now, found)
 	}
-	mustCharge(t, s.Engine, user, 1, "charge")
+	claim(t, e, 0, "later")
+	if done, err := e.MoveDoor(ctx, 0, "mine", found, 4, 0, true); err != nil || done {
+		t.Errorf("a repair that was replaced moved the door: %t, %v", done, err)
+	}
+	if done, err := e.MoveDoor(ctx, 0, "later", found, 4, 17, true); err != nil || !done {
+		t.Errorf("the repair that holds the door: %t, %v", done, err)
+	}
+	if now := look(t, e, 0); now.Position != (engine.Position{Epoch: 4}) || now.Base != 17 || !now.Standing {
+		t.Errorf("%+v", now)
+	}
 }
 
 func TestTrim_OfALateWriterDoesNotMoveTheMarkBack(t *testing.T) {
 	s := bare.open(t) // no writer moves it meanwhile
 	ctx := context.Background()
-	enroll(t, s, 500, 5)
+	figureRuns++
+	enroll(t, s, 500+figureRuns, 5)
 	v := look(t, s.Engine, 0)
 	trim := func(at engine.Position, bytes int64) int64 {
 		t.Helper()
@@ -290,128 +321,4 @@ func TestTrim_OfALateWriterDoesNotMoveTheMarkBack(t *testing.T) {
 	if done := trim(engine.Position{Epoch: v.Epoch + 1, Seq: 1}, v.Done+200); done != v.Done+100 {
 		t.Errorf("a checkpoint that this Redis has not reached moved the mark to %d", done)
 	}
-}
-
-func TestEnroll_AgainKeepsTheBalance(t *testing.T) {
-	s := common.open(t)
-	user := s.User(77)
-	for range 2 {
-		if err := s.Engine.Enroll(context.Background(), user); err != nil {
-			t.Fatal(err)
-		}
-	}
-	wantBalance(t, s.Engine, user, 77)
-	wantErr(t, "an account of nobody", s.Engine.Enroll(context.Background(), 0), engine.ErrInvalid)
-}
-
-func TestProducts_ComeInOrderPageByPage(t *testing.T) {
-	s := common.open(t)
-	ctx := context.Background()
-	var want []int64
-	for i := range int64(20) {
-		want = append(want, s.Product(i, 2*i))
-	}
-	for _, limit := range []int{1, 7, 20, 50} {
-		var got []int64
-		for after, more := want[0]-1, true; more; after = got[len(got)-1] {
-			page, further, err := s.Engine.Products(ctx, after, limit)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if more = further; len(page) > limit || (more && len(page) < limit) {
-				t.Errorf("a page of %d, limit %d, more %t", len(page), limit, more)
-			}
-			for _, p := range page {
-				if at := int64(len(got)); p.Price != at || p.Stock != 2*at || p.Name == "" || p.CreatedAt.IsZero() {
-					t.Errorf("product %+v", p)
-				}
-				got = append(got, p.ID)
-			}
-		}
-		if !slices.Equal(got, want) {
-			t.Errorf("limit %d: products %v, want %v", limit, got, want)
-		}
-	}
-	page, more, err := s.Engine.Products(ctx, want[19], 5)
-	if err != nil || more || len(page) != 0 {
-		t.Errorf("behind the last: %v, %t, %v", page, more, err)
-	}
-	_, err = s.Engine.Product(ctx, -1)
-	wantErr(t, "product -1", err, engine.ErrInvalid)
-	_, err = s.Engine.Product(ctx, want[19]+1000)
-	wantRefusal(t, "a product that is not there", err, engine.Refusal{Reason: engine.ErrProductNotFound, ProductID: want[19] + 1000})
-}
-
-// figures reads every metric of a registry: value, or number of observations.
-func figures(t *testing.T, registry *prometheus.Registry) map[string]float64 {
-	t.Helper()
-	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := map[string]float64{}
-	for _, f := range families {
-		for _, m := range f.GetMetric() {
-			labels := ""
-			for _, l := range m.GetLabel() {
-				labels += " " + l.GetName() + "=" + l.GetValue()
-			}
-			all[f.GetName()+labels] = m.GetGauge().GetValue() + m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
-		}
-	}
-	return all
-}
-
-func TestMetrics_CountWhatWasDone(t *testing.T) {
-	s := common.open(t)
-	registry := prometheus.NewRegistry()
-	e := furtherEngine(t, s, engine.Config{Metrics: registry})
-	user, product := s.User(100), s.Product(1, 100)
-	if open := figures(t, registry)["stampede_door_open partition=0"]; open != 0 {
-		t.Errorf("door open %v before the start", open)
-	}
-	e.Start()
-	awaitReady(t, e)
-	mustPlace(t, e, user, "key", lines(product, 1))
-	got := figures(t, registry)
-	for name, want := range map[string]float64{
-		"stampede_door_open partition=0": 1, "stampede_queue_operations partition=0": 0, "stampede_batch_fallbacks_total": 0,
-	} {
-		if value, found := got[name]; !found || value != want {
-			t.Errorf("%s is %v (%t), want %v", name, value, found, want)
-		}
-	}
-	if got["stampede_batch_operations script=place"] < 1 || got["stampede_redis_call_seconds script=place"] < 1 {
-		t.Errorf("calls of place: %v", got)
-	}
-}
-
-func TestCall_CatalogueRecordOfAnotherTypeSparesTheOtherOrders(t *testing.T) {
-	s := common.open(t)
-	e, ctx := s.Engine, context.Background()
-	user, good, bad := s.User(1000), s.Product(1, 100), s.Product(1, 100)
-	key := e.Keys().Catalogue(0, bad)
-	record := s.Redis.Get(ctx, key).Val()
-	s.Redis.Del(ctx, key)
-	if err := s.Redis.LPush(ctx, key, "no record").Err(); err != nil {
-		t.Fatal(err)
-	}
-	var ops []*engine.Op
-	for i := range 3 {
-		l := lines(good, 1)
-		if i == 1 {
-			l = lines(good, 1, bad, 1)
-		}
-		ops = append(ops, e.PlaceOp(engine.PlaceRequest{UserID: user, Key: strconv.Itoa(i), Lines: l}))
-	}
-	got := e.Send(e.KnownEpoch(0), ops...)
-	if err := s.Redis.Set(ctx, key, record, 0).Err(); err != nil {
-		t.Fatal(err)
-	}
-	if got[0].Err != nil || got[1].Err == nil || got[2].Err != nil {
-		t.Errorf("%+v", got)
-	}
-	wantStock(t, e, good, 98)
-	wantStock(t, e, bad, 100)
-	wantBalance(t, e, user, 998)
 }

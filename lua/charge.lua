@@ -49,7 +49,7 @@ for i = 1, n do
     local record, balance = records[record_key], balances[user]
     if record then
         if sub(record, 1, 16) == fingerprint then
-            replies[i] = pack(REPLAY, sub(record, 17, 24), cmsgpack.unpack(sub(record, 25)))
+            replies[i] = pack(REPLAY, sub(record, 17, 24), assert(cmsgpack.unpack(sub(record, 25))))
         else
             replies[i] = pack(KEY_REUSED)
         end

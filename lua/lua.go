@@ -1,7 +1,7 @@
 // Package lua holds the scripts that decide: one file a script, embedded in the binary.
 //
 // A script that sells starts with the prelude door.lua, which keeps the door, reads the shared arguments
-// and writes the stream entry. Repair and upkeep scripts (look, open, replay, trim) work without it.
+// and writes the stream entry. Repair and upkeep scripts (look, claim, open, replay, trim) work without it.
 package lua
 
 import (
@@ -34,6 +34,7 @@ var (
 // Scripts of repair and upkeep.
 var (
 	Look   = plain("look")
+	Claim  = plain("claim")
 	Open   = plain("open")
 	Replay = plain("replay")
 	Trim   = plain("trim")
@@ -41,7 +42,7 @@ var (
 
 // All lists every script, for loading ahead and for tests.
 func All() []*Script {
-	return []*Script{Place, Charge, Restock, List, Enroll, Look, Open, Replay, Trim}
+	return []*Script{Place, Charge, Restock, List, Enroll, Look, Claim, Open, Replay, Trim}
 }
 
 func plain(name string) *Script {

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- open.lua: moves the door: starts an epoch behind it, or opens it. Only a repair that holds the partition's lock in
--- Postgres calls it. It refuses when Redis is no longer as the repair found it.
+-- Postgres calls it. It refuses when another repair has claimed the door, or Redis is no longer as the repair found it.
 --
 -- KEYS
 --   1  meta
@@ -12,6 +12,7 @@
 --   5  epoch to stand from now on; greater than 3 starts it at seq 0
 --   6  base: events of all earlier epochs together (kept when the epoch stays)
 --   7  1 to open, 0 to leave shut
+--   8  token of the repair
 -- Replies
 --   1 done, 0 refused: look again
 -- Event
@@ -19,11 +20,12 @@
 
 local node = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
-local m = redis.call('HMGET', KEYS[1], 'epoch', 'seq')
-if node ~= ARGV[1] or run ~= ARGV[2] or (m[1] or '0') ~= ARGV[3] or (m[2] or '0') ~= ARGV[4] then
+local m = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'repair')
+if m[3] ~= ARGV[8] or node ~= ARGV[1] or run ~= ARGV[2] or (m[1] or '0') ~= ARGV[3] or (m[2] or '0') ~= ARGV[4] then
     return 0
 end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[5], 'node', node, 'run', run, 'open', ARGV[7])
+if ARGV[7] == '1' then redis.call('HDEL', KEYS[1], 'repair') end
 if ARGV[5] ~= ARGV[3] then
     redis.call('HSET', KEYS[1], 'seq', 0, 'base', ARGV[6])
     redis.call('HSETNX', KEYS[1], 'bytes', 0)

@@ -7,20 +7,19 @@
 --   2..       keys to set
 -- ARGV
 --   1         msgpack sequence: epoch and seq found in meta, epoch and seq reached by this call,
---             cumulative bytes of the journal there
+--             cumulative bytes of the journal there, token of the repair
 --   2..       one a key, a msgpack sequence: kind, then
 --               1  value            set
 --               2  value, ttl in s  set with a lifetime (0 or less: skipped)
 --               3  field, delta     add to a field of a hash
 -- Replies
---   1 done, 0 refused: the door stands open or Redis is at another position
+--   1 done, 0 refused: another repair has claimed the door, or Redis is at another position
 -- Event
 --   none
 
-local from_epoch, from_seq, to_epoch, to_seq, bytes = cmsgpack.unpack(ARGV[1])
-local m = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'open', 'node')
-local node = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
-if tonumber(m[1] or 0) ~= from_epoch or tonumber(m[2] or 0) ~= from_seq or (m[3] == '1' and m[4] == node) then
+local from_epoch, from_seq, to_epoch, to_seq, bytes, token = cmsgpack.unpack(ARGV[1])
+local m = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'repair')
+if tonumber(m[1] or 0) ~= from_epoch or tonumber(m[2] or 0) ~= from_seq or m[3] ~= token then
     return 0
 end
 redis.call('HSET', KEYS[1], 'epoch', to_epoch, 'seq', to_seq, 'bytes', bytes, 'done', bytes, 'open', 0)

@@ -50,7 +50,7 @@ for i = 1, n do
     local record, stock = records[record_key], stocks[product]
     if record then
         if sub(record, 1, 16) == fingerprint then
-            replies[i] = pack(REPLAY, cmsgpack.unpack(sub(record, 17)))
+            replies[i] = pack(REPLAY, assert(cmsgpack.unpack(sub(record, 17))))
         else
             replies[i] = pack(KEY_REUSED)
         end

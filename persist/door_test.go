@@ -1,12 +1,16 @@
 package persist_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,8 +27,9 @@ func cutTail(t *testing.T, s *shoptest.Shop, bytes int64) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no AOF files: %v", err)
 	}
-	slices.Sort(files)
-	file := files[len(files)-1]
+	file := slices.MaxFunc(files, func(a, b string) int { // 10 comes after 9
+		return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
+	})
 	info, err := os.Stat(file)
 	if err != nil {
 		t.Fatal(err)
@@ -197,6 +202,53 @@ func TestDoor_OldDumpIsBroughtForwardThroughEpochs(t *testing.T) {
 	place(t, s, late, "and on", line(second, 1))
 	s.Written()
 	auditClean(t, s)
+}
+
+// Repairs that are cut off at random, by several processes at once: whatever they leave behind, the next one opens.
+func TestDoor_RepairsThatDieLeaveNothingBroken(t *testing.T) {
+	s, _ := start(t, shop.Config{})
+	other := s.Open()
+	user, product := s.User(1_000_000), s.Product(100, 1000)
+	random := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
+	for n := range 12 {
+		place(t, s, user, fmt.Sprint(n), line(product, 1))
+		if err := s.Stack.Redis().HaltNow(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if random.IntN(2) == 0 {
+			cutTail(t, s, int64(random.IntN(300)))
+		}
+		dying, stop := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		for range 3 {
+			seed := random.Uint64()
+			all.Go(func() {
+				mine := rand.New(rand.NewPCG(seed, 1))
+				for dying.Err() == nil {
+					ctx, cancel := context.WithTimeout(dying, time.Duration(mine.IntN(15_000))*time.Microsecond)
+					_ = s.Books.Repair(ctx, 0)
+					cancel()
+				}
+			})
+		}
+		if err := s.Stack.Redis().Resume(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(random.IntN(40)) * time.Millisecond)
+		stop()
+		all.Wait()
+		awaitOpen(t, s)
+		// An order of the cut-off tail that the writer had not seen yet is gone for good; its key may be used again.
+		_, _, err := s.Engine.Place(t.Context(), engine.PlaceRequest{UserID: user, Key: fmt.Sprint(n), Lines: []engine.Line{line(product, 1)}})
+		if err != nil {
+			t.Fatalf("after repair %d: %v", n, err)
+		}
+	}
+	s.Written()
+	auditClean(t, s)
+	if err := other.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestDoor_EmptiedRedisSellsNothingAndNamesTheWayOut(t *testing.T) {

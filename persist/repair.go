@@ -2,6 +2,7 @@ package persist
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -14,7 +15,8 @@ import (
 // journal holds, and sells in an epoch of its own. A Redis that is merely known under a new name is opened as it
 // stands. One process repairs at a time.
 //
-// The order matters. The books learn of the new epoch before Redis does, and the door opens last: a repair that dies
+// The order matters. The door is claimed first, which keeps out what a repair that lost its lock still has on its way.
+// The books learn of the new epoch before Redis does, and the door opens last: a repair that dies
 // anywhere leaves the door shut and is begun anew by the next.
 func (b *Books) Repair(ctx context.Context, partition int) error {
 	return b.repair(ctx, partition, false)
@@ -47,7 +49,10 @@ func (b *Books) repair(ctx context.Context, partition int, restoring bool) error
 	if found.Replica {
 		return fmt.Errorf("%w: the server is a replica", engine.ErrUnavailable)
 	}
-	r := repair{books: b, partition: partition, restoring: restoring}
+	r := repair{books: b, partition: partition, restoring: restoring, token: rand.Text()}
+	if found, err = r.claim(ctx, found); err != nil || found.Standing {
+		return err
+	}
 	same, err := r.compare(ctx, conn, found)
 	if err != nil {
 		return err
@@ -63,10 +68,46 @@ type repair struct {
 	books     *Books
 	partition int
 	restoring bool
+	token     string // keeps out what earlier repairs still have on their way to Redis
 
 	found engine.DoorView // after the replay
 	epoch int64           // the new one
 	base  int64           // events before it
+}
+
+// claim makes the door this repair's, and looks at it anew: from then on nobody else moves it.
+func (r *repair) claim(ctx context.Context, found engine.DoorView) (engine.DoorView, error) {
+	if found.Epoch == 0 && !r.restoring {
+		if err := r.mayBegin(ctx); err != nil {
+			return found, err
+		}
+	}
+	if found.Renewed != found.IsRun {
+		if err := r.books.engine.RenewAOF(ctx); err != nil {
+			return found, err
+		}
+	}
+	if _, err := r.books.engine.ClaimDoor(ctx, r.partition, r.token, found.IsRun); err != nil {
+		return found, err
+	}
+	return r.books.engine.Look(ctx, r.partition)
+}
+
+// mayBegin refuses a partition of Redis that is empty although the books know of events, or although it was in use:
+// only one that was never opened may begin from nothing.
+func (r *repair) mayBegin(ctx context.Context) error {
+	at, err := readCheckpoint(ctx, r.books.pool, r.partition, "")
+	if err != nil || at.fence == 0 {
+		return err
+	}
+	founded, err := r.books.engine.Founded(ctx)
+	if err != nil {
+		return err
+	}
+	if at.events > 0 || !founded {
+		return errEmptyRedis
+	}
+	return nil
 }
 
 // compare holds Redis against the checkpoint, replays what it lacks and writes the new epoch into the books, in one
@@ -80,8 +121,6 @@ func (r *repair) compare(ctx context.Context, conn *pgxpool.Conn, found engine.D
 		switch {
 		case found.Epoch > at.fence:
 			return refused("partition %d of Redis is in epoch %d, these books know %d at most: this Postgres is older than its Redis", r.partition, found.Epoch, at.fence)
-		case found.Epoch == 0 && at.fence > 0 && !r.restoring:
-			return errEmptyRedis
 		case found.Open && found.Run == found.IsRun && found.Epoch == at.fence:
 			// The same process under a new replication id, as when a first replica attaches: nothing was lost.
 			same = true
@@ -115,7 +154,7 @@ func (r *repair) replay(ctx context.Context, tx pgx.Tx, to checkpoint) error {
 		if len(entries) == 0 {
 			return refused("the journal of partition %d ends at %v, before its checkpoint %v: rows were deleted", r.partition, at, to.Position)
 		}
-		done, err := r.books.engine.Replay(ctx, r.partition, at, entries, to.bytes)
+		done, err := r.books.engine.Replay(ctx, r.partition, r.token, at, entries, to.bytes)
 		if err != nil {
 			return err
 		}
@@ -183,7 +222,7 @@ func (r *repair) reopen(ctx context.Context) error {
 }
 
 func (r *repair) move(ctx context.Context, found engine.DoorView, epoch, base int64, open bool) error {
-	done, err := r.books.engine.MoveDoor(ctx, r.partition, found, epoch, base, open)
+	done, err := r.books.engine.MoveDoor(ctx, r.partition, r.token, found, epoch, base, open)
 	if err == nil && !done {
 		err = fmt.Errorf("%w: Redis changed during the repair", engine.ErrUnavailable)
 	}

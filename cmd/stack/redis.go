@@ -96,7 +96,7 @@ func (r *redisServer) command() *exec.Cmd {
 }
 
 // prepare removes the files that a killed run was writing: Redis never looks at
-// them again, and they may be as large as all the data.
+// them again, and they may be as large as all the data. And it mends the AOF.
 func (r *redisServer) prepare() error {
 	entries, err := os.ReadDir(r.dir.redis())
 	if err != nil {
@@ -111,7 +111,7 @@ func (r *redisServer) prepare() error {
 			return unusable(path, err)
 		}
 	}
-	return nil
+	return r.mendAOF()
 }
 
 // probe asks for a PONG. While Redis loads its AOF it answers LOADING instead. By

@@ -72,14 +72,15 @@ func (e *Engine) RenewAOF(ctx context.Context) error {
 		return nil
 	}
 	said, err := e.redis.BgRewriteAOF(ctx).Result()
+	var refusal redis.Error
 	switch {
 	case err == nil && strings.Contains(said, "started"), err != nil && strings.Contains(err.Error(), "in progress"):
 		return nil
 	case err == nil:
 		return fmt.Errorf("%w: Redis has not begun a new AOF yet: %s", ErrUnavailable, said)
-	case redis.HasErrorPrefix(err, "NOPERM"), redis.HasErrorPrefix(err, "ERR unknown command"):
-		// A managed Redis keeps its files itself.
-		e.cfg.Log.Warn("Redis may not be asked to begin a new AOF", "error", err)
+	case errors.As(err, &refusal):
+		// A managed Redis keeps its files itself, and one without memory to fork must not stay shut for it.
+		e.cfg.Log.Warn("Redis does not begin a new AOF: after a power cut, mend the old one with redis-check-aof --fix", "error", err)
 		return nil
 	}
 	return fmt.Errorf("%w: %v", ErrUnavailable, err) //nolint:errorlint // for the log

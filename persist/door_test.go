@@ -130,6 +130,14 @@ func TestDoor_RestartWithoutLossStartsAnEpochAndLosesNothing(t *testing.T) {
 		place(t, s, user, time.Now().String(), line(product, 1))
 	}
 	s.Written()
+	// Each repair had Redis begin a new AOF, lest the end of the old one comes back.
+	old := []string{""}
+	for deadline := time.Now().Add(10 * time.Second); len(old) > 0; time.Sleep(10 * time.Millisecond) {
+		old, _ = filepath.Glob(filepath.Join(s.Stack.RedisDir(), "appendonlydir", "appendonly.aof.[12].incr.aof"))
+		if time.Now().After(deadline) {
+			t.Fatalf("the AOF goes on in %v", old)
+		}
+	}
 	auditClean(t, s)
 }
 

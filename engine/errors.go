@@ -52,8 +52,10 @@ type Refusal struct {
 // Error says the reason and its figures.
 func (r *Refusal) Error() string {
 	switch {
-	case errors.Is(r.Reason, ErrOutOfStock), errors.Is(r.Reason, ErrStockLimit):
+	case errors.Is(r.Reason, ErrOutOfStock):
 		return fmt.Sprintf("%v: product %d, %d left", r.Reason, r.ProductID, r.Left)
+	case errors.Is(r.Reason, ErrStockLimit):
+		return fmt.Sprintf("%v: %d of at most %d in stock", r.Reason, r.Left, StockMax)
 	case r.ProductID != 0:
 		return fmt.Sprintf("%v: product %d", r.Reason, r.ProductID)
 	case errors.Is(r.Reason, ErrInsufficientBalance), errors.Is(r.Reason, ErrBalanceLimit):

@@ -107,11 +107,6 @@ func New(cfg Config) (*Engine, error) {
 	return e, nil
 }
 
-// SetRepair sets what repairs a shut door, before Start.
-func (e *Engine) SetRepair(repair func(ctx context.Context, partition int) error) {
-	e.cfg.Repair = repair
-}
-
 // SetNode changes the node number after the lease of the old one was lost.
 func (e *Engine) SetNode(node int) { e.ids.setNode(node) }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +17,8 @@ import (
 
 	"stampede/cmd/shop"
 	"stampede/cmd/shop/shoptest"
+	"stampede/cmd/stack"
+	"stampede/cmd/stack/stacktest"
 	"stampede/engine"
 	"stampede/persist"
 )
@@ -152,6 +155,68 @@ func restart(t *testing.T, s *shoptest.Shop, between func()) {
 		t.Fatal(err)
 	}
 	awaitOpen(t, s)
+}
+
+// A first replica gives its master a new replication id: the door shuts, and opens again in the same epoch.
+func TestDoor_FirstReplicaIsAFalseAlarm(t *testing.T) {
+	s, _ := start(t, shop.Config{})
+	user, product := s.User(1_000_000), s.Product(100, 1000)
+	before, err := s.Engine.Look(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	replica := stacktest.Start(t, stack.Options{NoPostgres: true})
+	client, err := engine.Connect(replica.RedisURL(), 1, 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close() //nolint:errcheck // nothing is pending
+	master, err := url.Parse(s.Stack.RedisURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	password, _ := master.User.Password()
+	for _, command := range [][]any{
+		{"config", "set", "masterauth", password}, {"replicaof", master.Hostname(), master.Port()},
+	} {
+		if err := client.Do(t.Context(), command...).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var after engine.DoorView
+	for deadline := time.Now().Add(20 * time.Second); !after.Standing || after.Node == before.Node; time.Sleep(5 * time.Millisecond) {
+		if after, err = s.Engine.Look(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the door is %+v", after)
+		}
+	}
+	if after.Epoch != before.Epoch {
+		t.Errorf("epoch %d after a false alarm, it was %d", after.Epoch, before.Epoch)
+	}
+	awaitOpen(t, s)
+	place(t, s, user, "a", line(product, 1))
+
+	// The replica sells nothing.
+	asReplica, err := engine.New(engine.Config{Redis: client, Partitions: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		v, err := asReplica.Look(t.Context(), 0)
+		if err == nil && v.Epoch == after.Epoch {
+			if v.Standing || !v.Replica {
+				t.Errorf("the replica's door is %+v", v)
+			}
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the replica never followed: %+v, %v", v, err)
+		}
+	}
+	s.Written()
+	auditClean(t, s)
 }
 
 func TestDoor_WriterFollowsThroughEpochsItSlept(t *testing.T) {

@@ -16,8 +16,8 @@ import (
 // stands. One process repairs at a time.
 //
 // The order matters. The door is claimed first, which keeps out what a repair that lost its lock still has on its way.
-// The books learn of the new epoch before Redis does, and the door opens last: a repair that dies
-// anywhere leaves the door shut and is begun anew by the next.
+// The books learn of the new epoch before Redis does, and the door opens last: a repair that dies anywhere leaves the
+// door shut and is begun anew by the next.
 func (b *Books) Repair(ctx context.Context, partition int) error {
 	return b.repair(ctx, partition, false)
 }

@@ -114,6 +114,7 @@ func (w *Writer) lead(ctx context.Context, p int) error {
 		if leads {
 			break
 		}
+		w.alarms[p].Store(nil) // whoever leads now tells how it goes
 		if pause(ctx, leadEvery); ctx.Err() != nil {
 			return ctx.Err()
 		}

@@ -105,15 +105,16 @@ func (s *Shop) start(ctx context.Context, c Config) (err error) {
 			_ = client.Close()
 		}
 	}()
+	repair := s.Books.Repair
+	if c.Restore {
+		repair = s.Books.Restore
+	}
 	s.Engine, err = engine.New(engine.Config{
 		Redis: client, Partitions: partitions, Node: node.Number, OperationTimeout: c.OperationTimeout,
-		BacklogCap: c.BacklogCap, Log: c.Log, Metrics: c.Metrics, Repair: s.Books.Repair,
+		BacklogCap: c.BacklogCap, Log: c.Log, Metrics: c.Metrics, Repair: repair,
 	})
 	if err != nil {
 		return err
-	}
-	if c.Restore {
-		s.Engine.SetRepair(s.Books.Restore)
 	}
 	s.Books.Attach(s.Engine)
 	if !c.NoWriter {

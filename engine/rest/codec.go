@@ -2,8 +2,6 @@ package rest
 
 import (
 	"bytes"
-	"encoding/json"
-	"errors"
 	"mime"
 	"strconv"
 	"strings"
@@ -26,7 +24,7 @@ var decoder = sonic.Config{
 var encoder = sonic.Config{SortMapKeys: true}.Froze()
 
 // id is a 64-bit id: a decimal string in answers, a string or an integer in requests.
-type id json.Number
+type id string
 
 // UnmarshalJSON takes a string or an integer.
 func (i *id) UnmarshalJSON(b []byte) error {
@@ -65,14 +63,13 @@ func decode(ctx *fasthttp.RequestCtx, v any) error {
 // decodeProblem says what was wrong without repeating the body, as the decoder's own text would.
 func decodeProblem(err error) error {
 	text := err.Error()
-	var mismatch interface{ Description() string }
 	switch {
 	case strings.Contains(text, "unknown field"):
 		if name := quoted(text); name != "" {
 			return validationFailed.with("The field %q is not one of this request.", name)
 		}
 		return validationFailed.with("The body has a field that is not one of this request.")
-	case strings.Contains(text, "ismatch"), errors.As(err, &mismatch) && strings.Contains(text, "type"):
+	case strings.Contains(text, "ismatch"): // sonic's mismatch of types
 		return validationFailed.with("A field has the wrong type: quantities, prices and amounts are plain integers, names are strings.")
 	}
 	return invalidJSON.with("The body is not valid JSON.")

@@ -68,8 +68,11 @@ type Server struct {
 
 // New returns a server that does not listen yet.
 func New(cfg Config) (*Server, error) {
-	if cfg.AdminToken == "" {
+	switch {
+	case cfg.AdminToken == "":
 		return nil, errors.New("rest: no admin token")
+	case cfg.Sales == nil || cfg.Registry == nil || cfg.Health == nil || cfg.Metrics == nil:
+		return nil, errors.New("rest: sales, registry, health and metrics are all needed")
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()

@@ -19,9 +19,10 @@ type emptyCmd struct {
 	Addr string `required:"" help:"Listen here."`
 }
 
-// emptyShop answers every order with the same one. The embedded interface is nil: no other route is ever asked.
+// emptyShop answers every order with the same one. The embedded interfaces are nil: no other route is ever asked.
 type emptyShop struct {
 	rest.Sales
+	rest.Registry
 	order engine.Order
 }
 
@@ -48,7 +49,7 @@ func fixedOrder() engine.Order {
 func (c *emptyCmd) Run(ctx context.Context) error {
 	shop := &emptyShop{order: fixedOrder()}
 	server, err := rest.New(rest.Config{
-		Sales: shop, Health: shop,
+		Sales: shop, Registry: shop, Health: shop,
 		AdminToken: rand.Text(), Metrics: prometheus.NewRegistry(),
 	})
 	if err != nil {

@@ -35,14 +35,28 @@ func newBatcher(queueMax int, timeout time.Duration) *batcher {
 // do queues an operation and waits for its end. A full queue refuses at once. When ctx ends first the operation goes
 // on without the caller, and the outcome is unknown to it.
 func (b *batcher) do(ctx context.Context, k *kind, body any, weight int) error {
+	op := b.start(k, body, weight)
+	if op == nil {
+		return ErrOverloaded
+	}
+	return op.wait(ctx)
+}
+
+// start queues an operation; nil: the queue is full.
+func (b *batcher) start(k *kind, body any, weight int) *operation {
 	op := &operation{
 		kind: k, body: body, weight: weight,
 		deadline: time.Now().Add(b.timeout),
 		done:     make(chan error, 1),
 	}
 	if !b.push(op) {
-		return ErrOverloaded
+		return nil
 	}
+	return op
+}
+
+// wait returns how the operation ended.
+func (op *operation) wait(ctx context.Context) error {
 	select {
 	case err := <-op.done:
 		return err

@@ -24,6 +24,12 @@ type kind struct {
 	decode func(d *decoder, code code, body any) error
 }
 
+// kinds are all there are.
+var kinds = []*kind{
+	placeKind, reserveKind, debitKind, cancelKind, expireKind, cartKind, keyedCartKind, rollKind,
+	chargeKind, restockKind, listKind, enrollKind,
+}
+
 // call is one EVALSHA under construction. A worker reuses it.
 type call struct {
 	keys      *Keys
@@ -34,6 +40,7 @@ type call struct {
 	scratch   []byte
 	ids       map[int64]struct{}
 	order     []int64
+	places    []*placeOp
 }
 
 func (c *call) reset() {
@@ -192,6 +199,9 @@ func decodeReply(d *decoder, k *kind, body any) error {
 	}
 	if r.balance {
 		refusal.Balance = d.int()
+	}
+	if r.status {
+		refusal.Status = Status(d.int())
 	}
 	return refusal
 }

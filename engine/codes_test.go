@@ -16,7 +16,9 @@ var named = map[string]code{
 	"ok": codeOK, "replay": codeReplay, "key_reused": codeKeyReused, "backlog": codeBacklog,
 	"user_not_found": codeUserNotFound, "product_not_found": codeProductNotFound, "out_of_stock": codeOutOfStock,
 	"insufficient_balance": codeInsufficientBalance, "balance_limit": codeBalanceLimit, "stock_limit": codeStockLimit,
-	"corrupt": codeCorrupt,
+	"corrupt": codeCorrupt, "order_not_found": codeOrderNotFound, "order_not_payable": codeNotPayable,
+	"order_not_cancelable": codeNotCancelable, "cart_changed": codeCartChanged, "cart_empty": codeCartEmpty,
+	"cart_full": codeCartFull, "archive_behind": codeArchiveBehind, "hold_not_due": codeHoldNotDue,
 }
 
 func TestCodes_AreThoseOfTheScripts(t *testing.T) {
@@ -60,6 +62,24 @@ func TestLimits_AreThoseOfTheScripts(t *testing.T) {
 			t.Errorf("%s is %d in the scripts, %d in the engine", name, got, want)
 		}
 	}
+	for _, c := range []struct {
+		script *lua.Script
+		number string // a pattern that finds it
+		want   int64
+	}{
+		{lua.Place, `local WINDOW_MINUTES = (\d+)\n`, windowMinutes},
+		{lua.Cart, `local LINES_MAX, QUANTITY_MAX = (\d+), \d+\n`, LinesMax},
+		{lua.Cart, `local LINES_MAX, QUANTITY_MAX = \d+, (\d+)\n`, QuantityMax},
+	} {
+		m := regexp.MustCompile(c.number).FindStringSubmatch(c.script.Text)
+		if m == nil || m[1] != strconv.FormatInt(c.want, 10) {
+			t.Errorf("%s is %v in %s.lua, %d in the engine", c.number, m, c.script.Name, c.want)
+		}
+	}
+	statuses := regexp.MustCompile(`local PENDING, SUCCESS, FAILED, CANCELED, EXPIRED, REFUNDED = 1, 2, 3, 4, 5, 6\n`)
+	if !statuses.MatchString(lua.Debit.Text) || [6]Status{Pending, Success, Failed, Canceled, Expired, Refunded} != [6]Status{1, 2, 3, 4, 5, 6} {
+		t.Error("scripts and engine number the states of an order differently")
+	}
 	// What a script adds up stays exact in a double: the largest order, and a balance with a charge.
 	if max(int64(PriceMax)*QuantityMax*LinesMax, 2*int64(BalanceMax), int64(IDMax)) > 1<<53 {
 		t.Error("a limit lets scripts compute beyond 2^53")
@@ -76,6 +96,10 @@ func TestRefusal_SaysItsFigures(t *testing.T) {
 		{Refusal{Reason: ErrBalanceLimit, Balance: 99}, []string{"limit", "99"}},
 		{Refusal{Reason: ErrProductNotFound, ProductID: 17}, []string{"not found", "17"}},
 		{Refusal{Reason: ErrKeyReused}, []string{"another request"}},
+		{Refusal{Reason: ErrNotPayable, Status: Expired}, []string{"paid", "EXPIRED"}},
+		{Refusal{Reason: ErrNotCancelable, Status: Success}, []string{"canceled", "SUCCESS"}},
+		{Refusal{Reason: ErrCartFull, ProductID: 17, Left: 9999}, []string{"cart", "17", "9999", "10000"}},
+		{Refusal{Reason: ErrCartFull, ProductID: 17}, []string{"cart", "100"}},
 	} {
 		for _, want := range c.want {
 			if text := c.refusal.Error(); !strings.Contains(text, want) {

@@ -3,7 +3,6 @@ package engine
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math"
 	"reflect"
@@ -17,21 +16,75 @@ import (
 
 var eventTime = time.UnixMilli(1_795_000_000_123).UTC()
 
-// sampleEvents are one of each kind, with the largest figures among them.
+// sampleEvents are one of each kind and shape, with the largest figures among them.
 func sampleEvents() []Event {
+	paid := paidAtOnce(math.MaxInt64, IDMax, []Line{{ProductID: IDMax, Quantity: QuantityMax}, {ProductID: 1, Quantity: 1}},
+		[]int64{PriceMax, 0}, PriceMax*QuantityMax, eventTime)
+	held := paid
+	held.Status, held.History, held.ExpiresAt = Pending, paid.History[:1:1], eventTime.Add(5*time.Minute)
+	failed := held
+	failed.Status = Failed
+	failed.History = append(failed.History, Step{Status: Failed, Reason: "insufficient_balance", At: eventTime.Add(time.Minute)})
+	refunded := sampleOrder()
 	return []Event{
 		{
-			Kind: Ordered, UserID: IDMax, RefID: math.MaxInt64, Key: "key ü", Fingerprint: Fingerprint{1, 2}, At: eventTime,
-			Lines:  []Line{{ProductID: IDMax, Quantity: QuantityMax}, {ProductID: 1, Quantity: 1}},
-			Prices: []int64{PriceMax, 0}, Total: PriceMax * QuantityMax, StocksAfter: []int64{StockMax, 0}, Balance: BalanceMax,
+			Kind: Ordered, UserID: IDMax, RefID: math.MaxInt64, Key: "key ü", Scope: IDMax, Fingerprint: Fingerprint{1, 2}, At: eventTime,
+			Order: paid, StocksAfter: []int64{StockMax, 0}, Balance: BalanceMax,
 		},
 		{
-			Kind: Credited, UserID: 7, RefID: 1, Key: strings.Repeat("ж", KeyMax), Fingerprint: Fingerprint{3}, At: eventTime,
+			Kind: Credited, UserID: 7, RefID: 1, Key: strings.Repeat("ж", KeyMax), Scope: 7, Fingerprint: Fingerprint{3}, At: eventTime,
 			Amount: BalanceMax, Balance: BalanceMax,
 		},
 		{Kind: Restocked, ProductID: 7, Key: "k", Fingerprint: Fingerprint{4}, At: eventTime, Delta: -StockMax, Reason: "loss", Stock: 0},
 		{Kind: Restocked, ProductID: 7, At: eventTime, Delta: 5, Reason: "initial stock", Stock: 5},
+		{
+			Kind: Stepped, UserID: IDMax, RefID: math.MaxInt64, Key: "later", Scope: IDMax, Fingerprint: Fingerprint{5}, At: eventTime,
+			Order: held, StocksAfter: []int64{0, StockMax}, Balance: BalanceUntouched,
+		},
+		{
+			Kind: Stepped, UserID: IDMax, RefID: math.MaxInt64, Key: "pay", Scope: IDMax, Fingerprint: Fingerprint{6}, At: failed.UpdatedAt(),
+			Order: failed, StocksAfter: []int64{1, 2}, Balance: 12,
+		},
+		{ // by an admin, and without a move of stock, as a payment
+			Kind: Stepped, UserID: IDMax, RefID: math.MaxInt64, Key: "admin", Fingerprint: Fingerprint{7}, At: refunded.UpdatedAt(),
+			Order: refunded, StocksAfter: []int64{}, Balance: BalanceMax,
+		},
+		{ // a sweeper has no key
+			Kind: Stepped, UserID: IDMax, RefID: math.MaxInt64, Scope: IDMax, At: refunded.UpdatedAt(),
+			Order: refunded, StocksAfter: []int64{1, 1}, Balance: BalanceUntouched,
+		},
+		{
+			Kind: Carted, UserID: IDMax, Key: "cart", Scope: IDMax, Fingerprint: Fingerprint{8}, At: eventTime,
+			Cart: []Line{{ProductID: IDMax, Quantity: QuantityMax}, {ProductID: 1, Quantity: 1}}, Answer: string(sampleAnswer()),
+		},
+		{Kind: Carted, UserID: 7, Scope: 7, At: eventTime},
 	}
+}
+
+// sampleAnswer is what lua/cart.lua stores of a cart under a key.
+func sampleAnswer() []byte {
+	b := msgp.AppendArrayHeader(nil, 8)
+	for _, i := range sampleCart().Items {
+		b = appendInt(appendInt(appendInt(b, i.ProductID), i.Quantity), i.Stock)
+		b = msgp.AppendString(b, encodeCatalogue(Product{ID: i.ProductID, Name: i.Name, Price: i.Price, Version: 3, CreatedAt: eventTime}))
+	}
+	return b
+}
+
+func sampleCart() Cart {
+	return Cart{UserID: 7, Items: []CartItem{
+		{ProductID: IDMax, Name: "with: colons: in it", Price: PriceMax, Quantity: QuantityMax, Stock: StockMax},
+		{ProductID: 1, Name: "ü", Price: 0, Quantity: 1, Stock: 0},
+	}}
+}
+
+func sampleOrder() Order {
+	o := paidAtOnce(math.MaxInt64, IDMax, []Line{{ProductID: IDMax, Quantity: QuantityMax}, {ProductID: 1, Quantity: 1}},
+		[]int64{PriceMax, 0}, PriceMax*QuantityMax, eventTime)
+	o.ExpiresAt = eventTime.Add(5 * time.Minute)
+	o.Status = Refunded
+	o.History = append(o.History, Step{Status: Refunded, Reason: "broken", At: eventTime.Add(time.Hour)})
+	return o
 }
 
 func appendFingerprint(b []byte, f Fingerprint) []byte {
@@ -48,14 +101,29 @@ func appendEvent(b []byte, e *Event) []byte {
 	case Ordered:
 		b = append(b, '\x9b', 1)
 		b = appendIDString(msgp.AppendInt64(b, e.UserID), e.RefID)
-		b = appendLines(appendFingerprint(msgp.AppendString(b, e.Key), e.Fingerprint), e.Lines)
-		b = appendInts(msgp.AppendInt64(msgp.AppendInt64(b, at), e.Total), e.Prices)
+		var lines []Line
+		var prices []int64
+		for _, i := range e.Order.Items {
+			lines, prices = append(lines, Line{ProductID: i.ProductID, Quantity: i.Quantity}), append(prices, i.Price)
+		}
+		b = appendLines(appendFingerprint(msgp.AppendString(b, e.Key), e.Fingerprint), lines)
+		b = appendInts(msgp.AppendInt64(msgp.AppendInt64(b, at), e.Order.Total), prices)
 		return appendInts(msgp.AppendInt64(b, e.Balance), e.StocksAfter)
 	case Credited:
 		b = append(b, '\x98', 2)
 		b = appendIDString(msgp.AppendInt64(b, e.UserID), e.RefID)
 		b = appendFingerprint(msgp.AppendString(b, e.Key), e.Fingerprint)
 		return msgp.AppendInt64(msgp.AppendInt64(msgp.AppendInt64(b, e.Amount), at), e.Balance)
+	case Stepped:
+		b = append(b, '\x99', 4)
+		b = appendIDString(msgp.AppendInt64(b, e.UserID), e.RefID)
+		b = appendFingerprint(msgp.AppendString(b, e.Key), e.Fingerprint)
+		b = msgp.AppendStringFromBytes(msgp.AppendInt64(b, e.Scope), encodeOrder(&e.Order))
+		return appendInts(msgp.AppendInt64(b, e.Balance), e.StocksAfter)
+	case Carted:
+		b = append(b, '\x97', 5)
+		b = appendFingerprint(msgp.AppendString(msgp.AppendInt64(b, e.UserID), e.Key), e.Fingerprint)
+		return msgp.AppendString(msgp.AppendString(msgp.AppendInt64(b, at), encodeCart(e.Cart)), e.Answer)
 	}
 	b = append(b, '\x98', 3)
 	b = appendFingerprint(msgp.AppendString(msgp.AppendInt64(b, e.ProductID), e.Key), e.Fingerprint)
@@ -71,13 +139,16 @@ func samplePayload() []byte {
 	return b
 }
 
+// samples is how many events samplePayload holds.
+var samples = int64(len(sampleEvents()))
+
 func entryOf(first, last int64, payload []byte) *Entry {
 	return &Entry{Last: Position{Epoch: 1, Seq: last}, First: first, Version: EventVersion, Payload: payload}
 }
 
 func TestEntry_GivesItsEventsExactly(t *testing.T) {
 	want := sampleEvents()
-	got, err := entryOf(5, 8, samplePayload()).Events()
+	got, err := entryOf(5, 4+samples, samplePayload()).Events()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,21 +160,28 @@ func TestEntry_GivesItsEventsExactly(t *testing.T) {
 func TestEntry_CutShortIsAnErrorAtEveryByte(t *testing.T) {
 	payload := samplePayload()
 	for n := range len(payload) {
-		if _, err := entryOf(1, 4, payload[:n]).Events(); err == nil {
-			t.Errorf("%d of %d bytes are four events", n, len(payload))
+		if _, err := entryOf(1, samples, payload[:n]).Events(); err == nil {
+			t.Errorf("%d of %d bytes are all events", n, len(payload))
 		}
 	}
 }
 
 func TestEntry_OfAnotherNumberVersionOrKindIsAnError(t *testing.T) {
 	payload := samplePayload()
-	later := entryOf(1, 4, payload)
+	later := entryOf(1, samples, payload)
 	later.Version++
 	unknown := append(bytes.Clone(payload), '\x92', 9, 9)
 	longer := append(bytes.Clone(payload), '\x99', 2)
+	uneven, lacking, wrongCart := sampleEvents()[0], sampleEvents()[4], sampleEvents()[8]
+	uneven.StocksAfter, lacking.StocksAfter = []int64{1}, []int64{1}
+	cart := appendEvent(nil, &wrongCart)
+	cart = bytes.Replace(cart, []byte(encodeCart(wrongCart.Cart)), bytes.Repeat([]byte{1}, len(encodeCart(wrongCart.Cart))), 1)
 	for name, e := range map[string]*Entry{
-		"a later version": later, "fewer events": entryOf(1, 3, payload), "more events": entryOf(1, 5, payload),
-		"an unknown kind": entryOf(1, 5, unknown), "a field more": entryOf(1, 5, longer), "no events": entryOf(1, 1, nil),
+		"a later version": later, "fewer events": entryOf(1, samples-1, payload), "more events": entryOf(1, samples+1, payload),
+		"an unknown kind": entryOf(1, samples+1, unknown), "a field more": entryOf(1, samples+1, longer),
+		"an order with a stock too few": entryOf(1, 1, appendEvent(nil, &uneven)),
+		"a step with a stock too few":   entryOf(1, 1, appendEvent(nil, &lacking)),
+		"a cart that is none":           entryOf(1, 1, cart), "no events": entryOf(1, 1, nil),
 		"a scalar": entryOf(1, 1, []byte{1}),
 	} {
 		if events, err := e.Events(); err == nil {
@@ -166,51 +244,6 @@ func TestPosition_IsOrderedByEpochThenSeq(t *testing.T) {
 	}
 }
 
-func sampleOrder() Order {
-	e := sampleEvents()[0]
-	o := e.Order()
-	o.ExpiresAt = eventTime.Add(5 * time.Minute)
-	o.History = append(o.History, Step{Status: Refunded, Reason: "broken", At: eventTime.Add(time.Hour)})
-	return o
-}
-
-func TestOrderRecord_ComesBackAsItWas(t *testing.T) {
-	for _, o := range []Order{sampleOrder(), func() Order { e := sampleEvents()[0]; return e.Order() }()} {
-		got, err := DecodeOrder(o.ID, string(encodeOrder(&o)))
-		if err != nil || !got.Equal(&o) {
-			t.Errorf("%+v, %v, want %+v", got, err, o)
-		}
-	}
-}
-
-func TestOrderRecord_CutShortOrOfALaterVersionIsCorrupt(t *testing.T) {
-	o := sampleOrder()
-	record := string(encodeOrder(&o))
-	for n := range len(record) {
-		if _, err := DecodeOrder(1, record[:n]); !errors.Is(err, ErrCorrupt) {
-			t.Errorf("%d of %d bytes: %v", n, len(record), err)
-		}
-	}
-	if _, err := DecodeOrder(1, "\x02"+record[1:]); !errors.Is(err, ErrCorrupt) {
-		t.Errorf("a later version: %v", err)
-	}
-}
-
-func TestCatalogueRecord_ComesBackAsItWas(t *testing.T) {
-	for _, name := range []string{"Thing", "with: colons: in it", "ü", ""} {
-		p := Product{ID: 3, Name: name, Price: PriceMax, Version: 12, CreatedAt: eventTime}
-		got, err := decodeCatalogue(3, encodeCatalogue(p))
-		if err != nil || got != p {
-			t.Errorf("%+v, %v, want %+v", got, err, p)
-		}
-	}
-	for _, record := range []string{"", "1", "1:2:3", "a:2:3:x", "1:b:3:x", "1:2:c:x", "1:1e3:3:x"} {
-		if _, err := decodeCatalogue(3, record); !errors.Is(err, ErrCorrupt) {
-			t.Errorf("record %q: %v", record, err)
-		}
-	}
-}
-
 // An unreadable reply leaves no caller waiting, and claims nothing.
 func TestReply_CutShortLeavesNobodyWithoutAnAnswer(t *testing.T) {
 	reply := msgp.AppendInt64(nil, int64(codeOK))
@@ -261,7 +294,7 @@ func TestReply_OfAnUnknownCodeIsUnknown(t *testing.T) {
 }
 
 func FuzzEntryEvents(f *testing.F) {
-	f.Add(samplePayload(), uint16(4))
+	f.Add(samplePayload(), uint16(samples)) //nolint:gosec // a handful
 	for _, e := range sampleEvents() {
 		payload := appendEvent(nil, &e)
 		f.Add(payload, uint16(1))
@@ -280,35 +313,13 @@ func FuzzEntryEvents(f *testing.F) {
 		}
 		for i := range events {
 			e := &events[i]
-			if e.Kind == Ordered {
-				o := e.Order()
-				if len(o.Items) != len(e.Lines) {
-					t.Errorf("an order of %d lines has %d items", len(e.Lines), len(o.Items))
-				}
-				encodeOrder(&o)
+			if len(e.StocksAfter) > 0 && len(e.Order.Items) != len(e.StocksAfter) {
+				t.Errorf("an order of %d lines leaves %d stocks", len(e.Order.Items), len(e.StocksAfter))
 			}
+			encodeOrder(&e.Order)
+			encodeCart(e.Cart)
 			e.idempotencyRecord()
 		}
-	})
-}
-
-func FuzzDecodeOrder(f *testing.F) {
-	o := sampleOrder()
-	record := encodeOrder(&o)
-	f.Add(record)
-	f.Add(record[:len(record)/2])
-	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, record []byte) {
-		order, err := DecodeOrder(1, string(record))
-		if err != nil {
-			if !errors.Is(err, ErrCorrupt) {
-				t.Errorf("not called corrupt: %v", err)
-			}
-			return
-		}
-		_ = order.asAnswered()
-		_ = order.UpdatedAt()
-		_ = fmt.Sprint(order)
 	})
 }
 

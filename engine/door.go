@@ -50,6 +50,12 @@ func (d *door) doubt() {
 	}
 }
 
+// Mark is a position with the number of events of all epochs up to it.
+type Mark struct {
+	Position
+	Events int64
+}
+
 // DoorView is a partition's door as Redis holds it, and the server behind it, at one instant.
 type DoorView struct {
 	Standing bool // open, and the node is the one that was opened
@@ -61,6 +67,7 @@ type DoorView struct {
 	Node     string // as noted when it was opened
 	Run      string
 	Renewed  string // run id of the server whose AOF was begun anew
+	LetGo    Mark   // up to which Redis has let ended orders go
 	IsNode   string // of the server that answered
 	IsRun    string
 	Replica  bool
@@ -76,22 +83,25 @@ func (e *Engine) Look(ctx context.Context, partition int) (DoorView, error) {
 		return DoorView{}, err
 	}
 	fields, ok := reply.([]any)
-	if !ok || len(fields) != 12 {
+	if !ok || len(fields) != 15 {
 		return DoorView{}, fmt.Errorf("%w: reply of look.lua", ErrCorrupt)
 	}
 	var v DoorView
-	for at, to := range map[int]*int64{0: &v.Epoch, 3: &v.Seq, 4: &v.Base, 5: &v.Bytes, 6: &v.Done} {
+	for at, to := range map[int]*int64{
+		0: &v.Epoch, 3: &v.Seq, 4: &v.Base, 5: &v.Bytes, 6: &v.Done,
+		9: &v.LetGo.Events, 10: &v.LetGo.Epoch, 11: &v.LetGo.Seq,
+	} {
 		if text, ok := fields[at].(string); ok {
 			if *to, err = strconv.ParseInt(text, 10, 64); err != nil {
 				return DoorView{}, fmt.Errorf("%w: meta of partition %d", ErrCorrupt, partition)
 			}
 		}
 	}
-	for at, to := range map[int]*string{1: &v.Node, 7: &v.Run, 8: &v.Renewed, 9: &v.IsNode, 10: &v.IsRun} {
+	for at, to := range map[int]*string{1: &v.Node, 7: &v.Run, 8: &v.Renewed, 12: &v.IsNode, 13: &v.IsRun} {
 		*to, _ = fields[at].(string)
 	}
 	v.Open = fields[2] == "1"
-	v.Replica = fields[11] == int64(1)
+	v.Replica = fields[14] == int64(1)
 	v.Standing = v.Open && v.Node == v.IsNode && !v.Replica
 	return v, nil
 }
@@ -112,7 +122,7 @@ func (e *Engine) MoveDoor(ctx context.Context, partition int, token string, foun
 		flag = 1
 	}
 	reply, err := e.upkeep(ctx, lua.Open, []string{e.keys.Meta(partition)},
-		found.IsNode, found.IsRun, found.Epoch, found.Seq, epoch, base, flag, token)
+		found.IsNode, found.IsRun, found.Epoch, found.Seq, epoch, base, flag, token, firstMinute(e.now()))
 	return reply == int64(1), err
 }
 
@@ -125,14 +135,15 @@ func (e *Engine) Trim(ctx context.Context, partition int, checkpoint Position, b
 }
 
 // Replay brings Redis forward behind a shut door: from the position found to the last of the entries, in one step.
-// bytes is the journal's cumulative size there. It reports false when Redis is at another position, or claimed by another
-// repair.
-func (e *Engine) Replay(ctx context.Context, partition int, token string, from Position, entries []Entry, bytes int64) (bool, error) {
+// bytes is the journal's cumulative size there. With letGo, which must be the mark of the last entry, orders that have
+// ended by then are left out, as if they had been let go. It reports false when Redis is at another position, or
+// claimed by another repair.
+func (e *Engine) Replay(ctx context.Context, partition int, token string, from Position, entries []Entry, bytes int64, letGo *Mark) (bool, error) {
 	if len(entries) == 0 {
 		return true, nil
 	}
 	to := entries[len(entries)-1].Last
-	set, err := e.fold(partition, entries)
+	set, err := e.foldEntries(partition, entries, letGo != nil)
 	if err != nil {
 		return false, err
 	}
@@ -141,8 +152,34 @@ func (e *Engine) Replay(ctx context.Context, partition int, token string, from P
 		head = appendInt(head, v)
 	}
 	head = msgp.AppendString(head, token)
+	if letGo != nil {
+		head = appendInt(head, letGo.Events)
+	} else {
+		head = appendInt(head, 0)
+	}
 	keys := append([]string{e.keys.Meta(partition)}, set.keys...)
 	reply, err := e.upkeep(ctx, lua.Replay, keys, append([]any{string(head)}, set.args...)...)
+	return reply == int64(1), err
+}
+
+// Ended is an order that has taken a step which Postgres holds.
+type Ended struct {
+	OrderID int64
+	Status  Status // after that step
+}
+
+// LetGo drops orders from Redis that have ended, and notes up to where it did. All their events up to the mark must be
+// in Postgres. An order stays that is PENDING, or has taken a further step since. fence is the epoch in which the books
+// believe Redis to sell; it reports false, and does nothing, in another one.
+func (e *Engine) LetGo(ctx context.Context, partition int, fence int64, to Mark, orders []Ended) (bool, error) {
+	keys := make([]string, 1, 1+len(orders))
+	keys[0] = e.keys.Meta(partition)
+	statuses := make([]byte, len(orders))
+	for i, o := range orders {
+		keys = append(keys, e.keys.Order(partition, o.OrderID))
+		statuses[i] = byte(o.Status)
+	}
+	reply, err := e.upkeep(ctx, lua.Forget, keys, fence, to.Events, to.Epoch, to.Seq, statuses)
 	return reply == int64(1), err
 }
 

@@ -24,6 +24,11 @@ type Config struct {
 	// Repair compares a partition's Redis with the books and opens its door; nil leaves a shut door shut.
 	Repair func(ctx context.Context, partition int) error
 
+	// Archive reads an order from the books, ErrOrderNotFound where there is none; nil: there are no books.
+	Archive func(ctx context.Context, order int64) (Archived, error)
+
+	Hold             time.Duration // how long an unpaid order holds its stock; 5 min
+	RefundWindow     time.Duration // how long a buyer may give a paid order back; 24 h
 	QueueMax         int           // operations waiting a partition; 16,384
 	BatchMax         int           // operations a call; 256
 	BatchLinesMax    int           // order lines a call; 1,024
@@ -37,6 +42,8 @@ type Config struct {
 }
 
 func (c *Config) setDefaults() error {
+	orDefault(&c.Hold, 5*time.Minute)
+	orDefault(&c.RefundWindow, 24*time.Hour)
 	orDefault(&c.QueueMax, 16_384)
 	orDefault(&c.BatchMax, 256)
 	orDefault(&c.BatchLinesMax, 1024)
@@ -73,10 +80,12 @@ type Engine struct {
 	partitions  []*partition
 	metrics     *metrics
 	adminKeys   [64]sync.Mutex
+	top         shared[topReading]
 	clockOffset atomic.Int64 // ms
 	backlogCap  atomic.Int64 // bytes
 
 	workers sync.WaitGroup
+	readers sync.WaitGroup
 	keepers sync.WaitGroup
 	stop    context.CancelFunc
 	started bool
@@ -97,7 +106,11 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e.backlogCap.Store(cfg.BacklogCap)
 	for n := range cfg.Partitions {
-		p := &partition{engine: e, number: n, queue: newBatcher(cfg.QueueMax, cfg.OperationTimeout)}
+		p := &partition{
+			engine: e, number: n,
+			queue: newBatcher(cfg.QueueMax, cfg.OperationTimeout),
+			reads: newBatcher(cfg.QueueMax, cfg.OperationTimeout),
+		}
 		p.door.init()
 		e.partitions = append(e.partitions, p)
 	}
@@ -126,6 +139,10 @@ func (e *Engine) Start() {
 	e.stop, e.started = stop, true
 	for _, p := range e.partitions {
 		e.keepers.Go(func() { p.keepDoor(ctx) })
+		e.keepers.Go(func() { p.sweep(ctx) })
+		for range readWorkers {
+			e.readers.Go(p.serveReads)
+		}
 		for range e.cfg.Workers {
 			e.workers.Go(p.work)
 		}
@@ -145,9 +162,13 @@ func (e *Engine) Drain() {
 // Close drains the engine, stops it and closes the Redis client.
 func (e *Engine) Close() error {
 	e.Drain()
+	for _, p := range e.partitions {
+		p.reads.close()
+	}
 	if e.started {
 		e.stop()
 		e.keepers.Wait()
+		e.readers.Wait()
 	}
 	return e.redis.Close()
 }
@@ -198,16 +219,3 @@ func (e *Engine) AwaitReady(ctx context.Context) error {
 }
 
 func (e *Engine) partitionOf(user int64) *partition { return e.partitions[e.keys.OfUser(user)] }
-
-// read gets a string key. A missing one is confirmed by a look at the door, so that it is truly missing.
-func (e *Engine) read(ctx context.Context, p *partition, key string) (value string, found bool, err error) {
-	value, err = e.redis.Get(ctx, key).Result()
-	switch {
-	case err == nil:
-		return value, true, nil
-	case errors.Is(err, redis.Nil):
-		return "", false, e.confirmDoor(ctx, p)
-	}
-	p.door.doubt()
-	return "", false, fmt.Errorf("%w: reading from Redis: %v", ErrUnavailable, err) //nolint:errorlint // for the log
-}

@@ -25,6 +25,14 @@ var (
 	ErrBalanceLimit = errors.New("balance limit reached")
 	// ErrStockLimit: the stock would pass StockMax.
 	ErrStockLimit = errors.New("stock limit reached")
+	// ErrNotPayable: the order is not PENDING any more, or its deadline has passed; a *Refusal names its status.
+	ErrNotPayable = errors.New("the order cannot be paid")
+	// ErrNotCancelable: the order is past canceling, for good or for this caller; a *Refusal names its status.
+	ErrNotCancelable = errors.New("the order cannot be canceled")
+	// ErrCartEmpty: there is nothing in the cart to order.
+	ErrCartEmpty = errors.New("the cart is empty")
+	// ErrCartFull: the cart would pass LinesMax products or QuantityMax units of one; a *Refusal names the product.
+	ErrCartFull = errors.New("the cart is full")
 	// ErrEmailTaken: another user has that email.
 	ErrEmailTaken = errors.New("email taken")
 
@@ -39,14 +47,21 @@ var (
 	ErrUnknown = errors.New("outcome unknown")
 	// ErrCorrupt: Redis holds something that no script writes.
 	ErrCorrupt = errors.New("corrupt data in Redis")
+
+	// What callers of this package never see: the engine reads again and repeats the operation.
+	errCartChanged   = errors.New("the cart is not as it was read")
+	errArchiveBehind = errors.New("the books were read before Redis let the order go")
+	errHoldNotDue    = errors.New("the hold has ended, or its deadline has not come")
 )
 
 // Refusal is an error of this package with what a buyer needs to act on it.
 type Refusal struct {
-	Reason    error // one of the errors above
-	ProductID int64 // where one product is the reason
-	Left      int64 // units that are left of it
-	Balance   int64 // where the balance is the reason, in minor units
+	Reason    error  // one of the errors above
+	ProductID int64  // where one product is the reason
+	Left      int64  // units that are left of it; where the cart is full, units of it in the cart
+	Balance   int64  // where the balance is the reason, in minor units
+	Status    Status // of an order that is past the wish
+	Order     *Order // the order that turned FAILED for lack of balance: the one refusal that changed something
 }
 
 // Error says the reason and its figures.
@@ -56,10 +71,16 @@ func (r *Refusal) Error() string {
 		return fmt.Sprintf("%v: product %d, %d left", r.Reason, r.ProductID, r.Left)
 	case errors.Is(r.Reason, ErrStockLimit):
 		return fmt.Sprintf("%v: %d of at most %d in stock", r.Reason, r.Left, StockMax)
+	case errors.Is(r.Reason, ErrCartFull) && r.Left > 0:
+		return fmt.Sprintf("%v: it holds %d units of product %d, and may hold %d", r.Reason, r.Left, r.ProductID, QuantityMax)
+	case errors.Is(r.Reason, ErrCartFull):
+		return fmt.Sprintf("%v: it holds %d different products", r.Reason, LinesMax)
 	case r.ProductID != 0:
 		return fmt.Sprintf("%v: product %d", r.Reason, r.ProductID)
 	case errors.Is(r.Reason, ErrInsufficientBalance), errors.Is(r.Reason, ErrBalanceLimit):
 		return fmt.Sprintf("%v: balance %d", r.Reason, r.Balance)
+	case errors.Is(r.Reason, ErrNotPayable), errors.Is(r.Reason, ErrNotCancelable):
+		return fmt.Sprintf("%v: it is %v", r.Reason, r.Status)
 	}
 	return r.Reason.Error()
 }
@@ -82,6 +103,14 @@ const (
 	codeBalanceLimit        code = 8
 	codeStockLimit          code = 9
 	codeCorrupt             code = 10
+	codeOrderNotFound       code = 11
+	codeNotPayable          code = 12
+	codeNotCancelable       code = 13
+	codeCartChanged         code = 14
+	codeCartEmpty           code = 15
+	codeCartFull            code = 16
+	codeArchiveBehind       code = 17
+	codeHoldNotDue          code = 18
 )
 
 // refusals says which error a code stands for, and which figures follow it in the reply.
@@ -90,6 +119,7 @@ var refusals = map[code]struct {
 	product bool
 	left    bool
 	balance bool
+	status  bool
 }{
 	codeKeyReused:           {reason: ErrKeyReused},
 	codeBacklog:             {reason: ErrOverloaded},
@@ -100,6 +130,14 @@ var refusals = map[code]struct {
 	codeBalanceLimit:        {reason: ErrBalanceLimit, balance: true},
 	codeStockLimit:          {reason: ErrStockLimit, left: true},
 	codeCorrupt:             {reason: ErrCorrupt, product: true},
+	codeOrderNotFound:       {reason: ErrOrderNotFound},
+	codeNotPayable:          {reason: ErrNotPayable, status: true},
+	codeNotCancelable:       {reason: ErrNotCancelable, status: true},
+	codeCartChanged:         {reason: errCartChanged},
+	codeCartEmpty:           {reason: ErrCartEmpty},
+	codeCartFull:            {reason: ErrCartFull, product: true, left: true},
+	codeArchiveBehind:       {reason: errArchiveBehind},
+	codeHoldNotDue:          {reason: errHoldNotDue},
 }
 
 func invalid(format string, args ...any) error {

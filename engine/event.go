@@ -21,7 +21,12 @@ const (
 	Ordered   EventKind = 1 // an order was placed and paid at once
 	Credited  EventKind = 2
 	Restocked EventKind = 3 // stock changed by hand, or started with units
+	Stepped   EventKind = 4 // an order took a step: reserved, paid, failed, canceled, expired, refunded
+	Carted    EventKind = 5 // a cart changed
 )
+
+// BalanceUntouched stands where a step of an order did not look at the balance.
+const BalanceUntouched = -1
 
 // Position is a place in a partition's events: the last event that counts.
 type Position struct {
@@ -57,23 +62,25 @@ func (p Position) String() string {
 // Event is one change as its script wrote it.
 type Event struct {
 	Kind        EventKind
-	UserID      int64 // ordered, charged
+	UserID      int64 // of the buyer; 0 for restocked
 	RefID       int64 // order or charge
 	Key         string
+	Scope       int64 // whose key it is: a user's id, or 0 for the admins
 	Fingerprint Fingerprint
 	At          time.Time
 
-	Lines       []Line  // ordered
-	Prices      []int64 // ordered: of each line, minor units
-	Total       int64   // ordered, minor units
-	StocksAfter []int64 // ordered: share left of each line's product
+	Order       Order   // ordered, stepped: as it was after the event
+	StocksAfter []int64 // ordered, stepped: share left of each line's product; empty where stock did not move
 	Amount      int64   // charged, minor units
-	Balance     int64   // ordered, charged: after it, minor units
+	Balance     int64   // ordered, charged, stepped: after it, in minor units; BalanceUntouched for some steps
 
 	ProductID int64 // restocked
 	Delta     int64 // restocked, units
 	Reason    string
 	Stock     int64 // restocked: share after it
+
+	Cart   []Line // carted: what the cart holds after it
+	Answer string // carted under a key: what renders the answer again
 }
 
 // Entry is a stream entry: the events of one script call.
@@ -139,16 +146,34 @@ func (d *decoder) event() Event {
 	switch e.Kind {
 	case Ordered:
 		want = 11
-		e.UserID, e.RefID, e.Key, e.Fingerprint, e.Lines = d.int(), d.id(), d.string(), d.fingerprint(), d.lines()
-		e.At, e.Total, e.Prices = time.UnixMilli(d.int()).UTC(), d.int(), d.ints(LinesMax)
+		e.UserID, e.RefID, e.Key, e.Fingerprint = d.int(), d.id(), d.string(), d.fingerprint()
+		lines := d.lines()
+		e.At = time.UnixMilli(d.int()).UTC()
+		total, prices := d.int(), d.ints(LinesMax)
 		e.Balance, e.StocksAfter = d.int(), d.ints(LinesMax)
-		if d.err == nil && (len(e.Prices) != len(e.Lines) || len(e.StocksAfter) != len(e.Lines)) {
+		if d.err == nil && (len(prices) != len(lines) || len(e.StocksAfter) != len(lines)) {
 			d.err = errors.New("an order's lines, prices and stocks differ in number")
+		}
+		if d.err == nil {
+			e.Order = paidAtOnce(e.RefID, e.UserID, lines, prices, total, e.At)
+		}
+		e.Scope = e.UserID
+	case Stepped:
+		want = 9
+		d.stepped(&e)
+	case Carted:
+		want = 7
+		e.UserID, e.Key, e.Fingerprint, e.At = d.int(), d.string(), d.fingerprint(), time.UnixMilli(d.int()).UTC()
+		cart := d.string()
+		e.Answer, e.Scope = d.string(), e.UserID
+		if d.err == nil {
+			e.Cart, d.err = decodeCart(cart)
 		}
 	case Credited:
 		want = 8
 		e.UserID, e.RefID, e.Key, e.Fingerprint = d.int(), d.id(), d.string(), d.fingerprint()
 		e.Amount, e.At, e.Balance = d.int(), time.UnixMilli(d.int()).UTC(), d.int()
+		e.Scope = e.UserID
 	case Restocked:
 		want = 8
 		e.ProductID, e.Key, e.Fingerprint, e.Delta = d.int(), d.string(), d.fingerprint(), d.int()
@@ -165,15 +190,29 @@ func (d *decoder) event() Event {
 	return e
 }
 
-// Order is the order that an Ordered event placed.
-func (e *Event) Order() Order {
-	items := make([]Item, len(e.Lines))
-	for i, l := range e.Lines {
-		items[i] = Item{ProductID: l.ProductID, Quantity: l.Quantity, Price: e.Prices[i]}
+func (d *decoder) stepped(e *Event) {
+	e.UserID, e.RefID, e.Key, e.Fingerprint, e.Scope = d.int(), d.id(), d.string(), d.fingerprint(), d.int()
+	record := d.string()
+	e.Balance, e.StocksAfter = d.int(), d.ints(LinesMax)
+	if d.err != nil {
+		return
+	}
+	e.Order, d.err = DecodeOrder(e.RefID, record)
+	if d.err == nil && len(e.StocksAfter) != 0 && len(e.StocksAfter) != len(e.Order.Items) {
+		d.err = errors.New("an order's lines and stocks differ in number")
+	}
+	e.At = e.Order.UpdatedAt()
+}
+
+// paidAtOnce is the order that lua/place.lua places.
+func paidAtOnce(id, user int64, lines []Line, prices []int64, total int64, at time.Time) Order {
+	items := make([]Item, len(lines))
+	for i, l := range lines {
+		items[i] = Item{ProductID: l.ProductID, Quantity: l.Quantity, Price: prices[i]}
 	}
 	return Order{
-		ID: e.RefID, UserID: e.UserID, Status: Success, Total: e.Total, Items: items, CreatedAt: e.At,
-		History: []Step{{Status: Pending, At: e.At}, {Status: Success, At: e.At}},
+		ID: id, UserID: user, Status: Success, Total: total, Items: items, CreatedAt: at,
+		History: []Step{{Status: Pending, At: at}, {Status: Success, At: at}},
 	}
 }
 
@@ -183,10 +222,20 @@ func (e *Event) idempotencyRecord() []byte {
 	switch e.Kind {
 	case Ordered:
 		b = appendID(b, e.RefID)
+	case Stepped:
+		b = appendID(b, e.RefID)
+		if e.Order.Status != Pending {
+			b = appendInt(b, int64(e.Order.Status))
+		}
+		if e.Order.Status == Failed {
+			b = appendInt(b, e.Balance)
+		}
 	case Credited:
 		b = appendInt(appendID(b, e.RefID), e.Balance)
 	case Restocked:
 		b = appendInt(b, e.Stock)
+	case Carted:
+		b = append(b, e.Answer...)
 	}
 	return b
 }

@@ -20,9 +20,12 @@ type Op struct {
 type Outcome struct {
 	Err      error
 	Replayed bool
-	RefID    int64 // order or charge; of the earlier call after a replay
-	Order    Order // of a place that is no replay
-	After    int64 // balance or stock after a charge or restock
+	RefID    int64  // order or charge; of the earlier call after a replay
+	Status   Status // of the order; after a replay: as it was answered
+	Order    Order  // after the operation; of a replay none
+	After    int64  // balance or stock after a charge, restock, payment or cancel; 0 after a replay of an order
+	Cart     []Line // after a change without a key
+	Answer   string // of a change of a cart under a key
 }
 
 // PlaceOp is what Place queues.
@@ -31,10 +34,80 @@ func (e *Engine) PlaceOp(r PlaceRequest) *Op {
 	if err != nil {
 		panic(err)
 	}
-	return &Op{newDirect(placeKind, &placeOp{
+	route := "POST /order"
+	if r.Later {
+		route = "POST /order later"
+	}
+	return e.saleOp(placeOp{
 		user: r.UserID, key: r.Key, lines: lines, order: e.ids.next(),
-		fingerprint: fingerprintLines("POST /order", r.UserID, r.Lines),
+		fingerprint: fingerprintLines(route, r.UserID, r.Lines),
+	}, r.Later)
+}
+
+func (e *Engine) saleOp(op placeOp, later bool) *Op {
+	if later {
+		return &Op{newDirect(reserveKind, &reserveOp{placeOp: op, hold: e.cfg.Hold}), e.keys.OfUser(op.user)}
+	}
+	return &Op{newDirect(placeKind, &op), e.keys.OfUser(op.user)}
+}
+
+// CartOrderOp is what OrderCart queues after it has read the lines of the cart.
+func (e *Engine) CartOrderOp(r CartOrderRequest, lines []Line) *Op {
+	payment := "now"
+	if r.Later {
+		payment = "later"
+	}
+	return e.saleOp(placeOp{
+		user: r.UserID, key: r.Key, cart: true, lines: lines, order: e.ids.next(),
+		fingerprint: fingerprint("POST /cart/order", r.UserID, payment),
+	}, r.Later)
+}
+
+// PayOp is what Pay queues after it has read the items of the order.
+func (e *Engine) PayOp(r PayRequest, items []Item) *Op {
+	return &Op{newDirect(debitKind, &debitOp{
+		user: r.UserID, order: r.OrderID, key: r.Key, items: items,
+		fingerprint: fingerprint("POST /order/{id}/payment", r.UserID, strconv.FormatInt(r.OrderID, 10)),
 	}), e.keys.OfUser(r.UserID)}
+}
+
+// CancelOp is what Cancel queues after it has read the order: from Redis, or, with archived, from the books.
+func (e *Engine) CancelOp(r CancelRequest, read Order, archived *Archived) *Op {
+	scope, within := r.UserID, e.cfg.RefundWindow
+	if r.Admin {
+		scope, within = adminScope, -1
+	}
+	op := &rollbackOp{
+		user: r.UserID, order: r.OrderID, key: r.Key, scope: scope, within: within, reason: r.Reason,
+		fingerprint: fingerprint("POST /order/{id}/cancel", scope, strconv.FormatInt(r.OrderID, 10), r.Reason),
+		items:       read.Items, soldAt: read.paidAt(),
+	}
+	if archived != nil {
+		op.archived, op.events = string(encodeOrder(&archived.Order)), archived.Events
+	}
+	return &Op{newDirect(cancelKind, op), e.keys.OfUser(r.UserID)}
+}
+
+// ExpireOp is what the sweeper queues after it has read the order.
+func (e *Engine) ExpireOp(read Order) *Op {
+	return &Op{newDirect(expireKind, &rollbackOp{
+		user: read.UserID, order: read.ID, scope: read.UserID, reason: "not paid by its deadline",
+		items: read.Items, soldAt: read.paidAt(),
+	}), e.keys.OfUser(read.UserID)}
+}
+
+// CartOp is what AddToCart queues: under a key after it has read the products of the cart and their units elsewhere.
+// Quantity 0 without a key is what RemoveFromCart queues.
+func (e *Engine) CartOp(r CartAddRequest, products, elsewhere []int64) *Op {
+	op := &cartOp{user: r.UserID, product: r.ProductID, quantity: r.Quantity}
+	k := cartKind
+	if r.Key != "" {
+		k = keyedCartKind
+		op.key, op.products, op.elsewhere = r.Key, products, elsewhere
+		op.fingerprint = fingerprint("POST /cart/add", r.UserID,
+			strconv.FormatInt(r.ProductID, 10), strconv.FormatInt(r.Quantity, 10))
+	}
+	return &Op{newDirect(k, op), e.keys.OfUser(r.UserID)}
 }
 
 // ChargeOp is what Charge queues.
@@ -54,8 +127,17 @@ func (e *Engine) RestockOp(r RestockRequest) *Op {
 	}), e.keys.Home(r.ProductID)}
 }
 
-// SetOrderID gives a place another order id than the next one.
-func (o *Op) SetOrderID(id int64) { o.op.body.(*placeOp).order = id }
+// SetID gives a place, a reserve or a charge another id than the next one.
+func (o *Op) SetID(id int64) {
+	switch b := o.op.body.(type) {
+	case *placeOp:
+		b.order = id
+	case *reserveOp:
+		b.order = id
+	case *chargeOp:
+		b.charge = id
+	}
+}
 
 // Send makes one call of operations of one kind and partition, in the given epoch, and waits for their ends.
 func (e *Engine) Send(epoch int64, ops ...*Op) []Outcome {
@@ -78,16 +160,40 @@ func (o *Op) outcome() Outcome {
 	}
 	switch b := o.op.body.(type) {
 	case *placeOp:
-		if b.replayed != 0 {
-			return Outcome{RefID: b.replayed, Replayed: true}
+		return b.outcome(b.result())
+	case *reserveOp:
+		return b.outcome(b.result())
+	case *debitOp:
+		if b.replayed {
+			return Outcome{RefID: b.order, Replayed: true, Status: b.status, After: b.balance}
 		}
-		return Outcome{RefID: b.order, Order: b.result()}
+		return stepOutcome(b.order, b.record, b.balance)
+	case *rollbackOp:
+		if b.replayed {
+			return Outcome{RefID: b.order, Replayed: true, Status: b.status}
+		}
+		return stepOutcome(b.order, b.record, b.balance)
+	case *cartOp:
+		lines, err := decodeCart(b.record)
+		return Outcome{Err: err, Replayed: b.replayed, Cart: lines, Answer: b.answer}
 	case *chargeOp:
 		return Outcome{RefID: b.charge, Replayed: b.replayed, After: b.balance}
 	case *restockOp:
 		return Outcome{Replayed: b.replayed, After: b.stock}
 	}
 	panic(fmt.Sprintf("no outcome of %T", o.op.body))
+}
+
+func (o *placeOp) outcome(order Order) Outcome {
+	if o.replayed != 0 {
+		return Outcome{RefID: o.replayed, Replayed: true}
+	}
+	return Outcome{RefID: o.order, Order: order, Status: order.Status}
+}
+
+func stepOutcome(id int64, record string, balance int64) Outcome {
+	order, err := DecodeOrder(id, record)
+	return Outcome{Err: err, RefID: id, Order: order, Status: order.Status, After: balance}
 }
 
 // Enqueue queues operations together, so that a worker finds them as one batch, and does not wait.
@@ -131,39 +237,10 @@ func (e *Engine) KnownMinute(partition int) int64 { return e.partitions[partitio
 // Queued is how many operations wait in a partition's queue.
 func (e *Engine) Queued(partition int) int { return e.partitions[partition].queue.depth() }
 
-// Assignment is one of those that a repair hands to lua/replay.lua.
-type Assignment struct {
-	Key   string
-	Value string // set
-	TTL   int64  // set for so many seconds; 0: for good
-	Field string // of a hash, to add Delta to
-	Delta int64
+// Roll takes minutes that have left the window out of a partition's totals, as the sweeper does.
+func (e *Engine) Roll(ctx context.Context, partition int) error {
+	return e.rollPartition(ctx, e.partitions[partition])
 }
 
-// Fold is what a repair would write for the entries.
-func (e *Engine) Fold(partition int, entries []Entry) ([]Assignment, error) {
-	set, err := e.fold(partition, entries)
-	if err != nil {
-		return nil, err
-	}
-	all := make([]Assignment, len(set.keys))
-	for i, key := range set.keys {
-		d := &decoder{b: []byte(set.args[i].(string))}
-		a := Assignment{Key: key}
-		switch kind := d.int(); kind {
-		case assignSet:
-			a.Value = d.string()
-		case assignSetFor:
-			a.Value, a.TTL = d.string(), d.int()
-		case assignAdd:
-			a.Field, a.Delta = d.string(), d.int()
-		default:
-			return nil, fmt.Errorf("unknown assignment %d", kind)
-		}
-		if d.err != nil || len(d.b) > 0 {
-			return nil, fmt.Errorf("assignment to %s: %d bytes left, %w", key, len(d.b), d.err)
-		}
-		all[i] = a
-	}
-	return all, nil
-}
+// TopMember is how a product stands in the sorted set of units sold.
+func TopMember(product int64) string { return topMember(product) }

@@ -74,8 +74,8 @@ func TestFigures_AtTheirLimitsAreExactEverywhere(t *testing.T) {
 		}
 		events := eventsOf(t, entriesAfter(t, s, 0, from))
 		ev := events[len(events)-1]
-		if ev.UserID != user || ev.RefID != order.ID || ev.Total != engine.BalanceMax || ev.Balance != 0 ||
-			!slices.Equal(ev.Lines, l) || ev.Prices[0] != engine.PriceMax || ev.StocksAfter[9] != engine.StockMax-engine.QuantityMax {
+		if ev.UserID != user || ev.RefID != order.ID || ev.Order.Total != engine.BalanceMax || ev.Balance != 0 ||
+			describe(ev.Order) != describe(order) || !slices.Equal(linesOf(&ev.Order), l) || ev.StocksAfter[9] != engine.StockMax-engine.QuantityMax {
 			t.Errorf("event %+v", ev)
 		}
 		if events[0].Kind != engine.Credited || events[0].Amount != engine.BalanceMax || events[0].Balance != engine.BalanceMax {

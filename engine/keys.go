@@ -99,6 +99,15 @@ func (k *Keys) Events(p int) string { return k.tags[p] + "events" }
 // Listed is the highest product id of the catalogue in a partition.
 func (k *Keys) Listed(p int) string { return k.tags[p] + "listed" }
 
+// Holds is the sorted set of a partition's unpaid orders (8 bytes each) by deadline in ms.
+func (k *Keys) Holds(p int) string { return k.tags[p] + "holds" }
+
+// Top is the sorted set of the units sold in the window, by product: see topMember.
+func (k *Keys) Top(p int) string { return k.tags[p] + "top" }
+
+// Cart is a user's cart.
+func (k *Keys) Cart(p int, user int64) string { return k.id(p, "cart:", user) }
+
 // Sold is the hash of units sold in a minute of Unix time, by product.
 func (k *Keys) Sold(p int, minute int64) string { return k.id(p, "m:", minute) }
 

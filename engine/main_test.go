@@ -69,21 +69,31 @@ func isSet(name string) (set bool) {
 var (
 	common  packageShop                                        // for what injects no fault, or none that lasts
 	bare    = packageShop{config: shop.Config{NoWriter: true}} // users and products need not stand in Postgres
-	clocked packageShop                                        // its clock is turned
-	wide    = packageShop{config: shop.Config{Partitions: wideness}}
+	clocked packageShop                                        // its clock is turned, there and back
+	// Its clock is turned forward, by days.
+	turned = packageShop{config: shop.Config{NoWriter: true, Hold: turnedHold, RefundWindow: turnedRefund}}
+	wide   = packageShop{config: shop.Config{Partitions: wideness}}
 )
 
-const wideness = 3
+const (
+	wideness     = 3
+	turnedHold   = 10 * time.Minute
+	turnedRefund = 24 * time.Hour
+)
 
-// packageShop is a shop and the testing.TB it lives under, whose end is the end of the package.
-type packageShop struct {
+// packageLife is the testing.TB under which something lives whose end is the end of the package.
+type packageLife struct {
 	testing.TB // of no test: what is not defined below panics
 
-	config   shop.Config
 	test     *testing.T // that uses it now; nil before and after all
 	start    sync.Once
-	shop     *shoptest.Shop
 	cleanups []func()
+}
+
+type packageShop struct {
+	packageLife
+	config shop.Config
+	shop   *shoptest.Shop
 }
 
 func (p *packageShop) open(t *testing.T) *shoptest.Shop {
@@ -101,7 +111,9 @@ func (p *packageShop) open(t *testing.T) *shoptest.Shop {
 
 func closeShops() {
 	var all sync.WaitGroup
-	for _, p := range []*packageShop{&common, &bare, &clocked, &wide} {
+	for _, p := range []*packageLife{
+		&common.packageLife, &bare.packageLife, &clocked.packageLife, &turned.packageLife, &wide.packageLife, &lab.packageLife,
+	} {
 		p.test = nil
 		all.Go(func() {
 			for _, f := range slices.Backward(p.cleanups) {
@@ -112,11 +124,11 @@ func closeShops() {
 	all.Wait()
 }
 
-func (p *packageShop) Helper()                  {}
-func (p *packageShop) Context() context.Context { return context.Background() }
-func (p *packageShop) Cleanup(f func())         { p.cleanups = append(p.cleanups, f) }
+func (p *packageLife) Helper()                  {}
+func (p *packageLife) Context() context.Context { return context.Background() }
+func (p *packageLife) Cleanup(f func())         { p.cleanups = append(p.cleanups, f) }
 
-func (p *packageShop) Errorf(format string, args ...any) {
+func (p *packageLife) Errorf(format string, args ...any) {
 	if p.test == nil {
 		fmt.Fprintf(os.Stderr, format+"\n", args...)
 		return
@@ -124,17 +136,17 @@ func (p *packageShop) Errorf(format string, args ...any) {
 	p.test.Errorf(format, args...)
 }
 
-// Fatalf ends the test that uses the shop. A panic would leave its servers behind.
-func (p *packageShop) Fatalf(format string, args ...any) {
+// Fatalf ends the test that uses the life. A panic would leave its servers behind.
+func (p *packageLife) Fatalf(format string, args ...any) {
 	if p.test == nil {
 		panic(fmt.Sprintf(format, args...))
 	}
 	p.test.Fatalf(format, args...)
 }
 
-func (p *packageShop) Fatal(args ...any) { p.Fatalf("%v", args) }
+func (p *packageLife) Fatal(args ...any) { p.Fatalf("%v", args) }
 
-func (p *packageShop) Output() io.Writer {
+func (p *packageLife) Output() io.Writer {
 	if testing.Verbose() {
 		return os.Stderr
 	}
@@ -178,6 +190,15 @@ func lines(flat ...int64) []engine.Line {
 	return all
 }
 
+// linesOf are what an order asked for.
+func linesOf(o *engine.Order) []engine.Line {
+	all := make([]engine.Line, len(o.Items))
+	for i, item := range o.Items {
+		all[i] = engine.Line{ProductID: item.ProductID, Quantity: item.Quantity}
+	}
+	return all
+}
+
 func wantErr(t rapid.TB, what string, err, want error) {
 	t.Helper()
 	if !errors.Is(err, want) {
@@ -190,7 +211,7 @@ func wantRefusal(t rapid.TB, what string, err error, want engine.Refusal) {
 	t.Helper()
 	var got *engine.Refusal
 	if !errors.As(err, &got) || !errors.Is(got.Reason, want.Reason) || got.ProductID != want.ProductID ||
-		got.Left != want.Left || got.Balance != want.Balance {
+		got.Left != want.Left || got.Balance != want.Balance || got.Status != want.Status {
 		t.Errorf("%s: %+v, want %+v", what, err, &want)
 	}
 }
@@ -274,50 +295,6 @@ func eventsOf(t rapid.TB, entries []engine.Entry) []engine.Event {
 		all = append(all, events...)
 	}
 	return all
-}
-
-// wantFold checks that what a repair would write for the events behind a position is what Redis holds, key by key:
-// balances, stocks, orders, idempotency records and, for products listed behind the position, units sold a minute.
-func wantFold(t rapid.TB, s *shoptest.Shop, partition int, after engine.Position) {
-	t.Helper()
-	entries := entriesAfter(t, s, partition, after)
-	assignments, err := s.Engine.Fold(partition, entries)
-	if err != nil {
-		t.Fatal(err)
-	}
-	listed := map[string]bool{}
-	for _, ev := range eventsOf(t, entries) {
-		if ev.Kind == engine.Restocked && ev.Key == "" {
-			listed[strconv.FormatInt(ev.ProductID, 10)] = true
-		}
-	}
-	want := map[string]engine.Assignment{}
-	for _, a := range assignments {
-		if a.Field == "" || listed[a.Field] {
-			want[a.Key+" "+a.Field] = a // the last one counts; a fold adds up what it adds to a field
-		}
-	}
-	pipe := s.Redis.Pipeline()
-	got := map[string]*redis.StringCmd{}
-	for name, a := range want {
-		if a.Field != "" {
-			got[name] = pipe.HGet(context.Background(), a.Key, a.Field)
-		} else {
-			got[name] = pipe.Get(context.Background(), a.Key)
-		}
-	}
-	if _, err := pipe.Exec(context.Background()); err != nil && !errors.Is(err, redis.Nil) {
-		t.Fatal(err)
-	}
-	for name, a := range want {
-		value := a.Value
-		if a.Field != "" {
-			value = strconv.FormatInt(a.Delta, 10)
-		}
-		if got[name].Val() != value || got[name].Err() != nil {
-			t.Errorf("%s: Redis holds %q (%v), the events say %q", name, got[name].Val(), got[name].Err(), value)
-		}
-	}
 }
 
 var packageStart = time.Now()

@@ -29,7 +29,7 @@ func newMetrics(e *Engine, reg prometheus.Registerer) (*metrics, error) {
 			Name: "stampede_batch_fallbacks_total", Help: "Batches whose script failed and that were sent one by one.",
 		}),
 	}
-	for _, k := range []*kind{placeKind, chargeKind, restockKind, listKind, enrollKind} {
+	for _, k := range kinds {
 		m.batch[k] = batch.WithLabelValues(k.script.Name)
 		m.seconds[k] = seconds.WithLabelValues(k.script.Name)
 	}

@@ -75,15 +75,26 @@ func (o *Order) UpdatedAt() time.Time {
 	return o.History[len(o.History)-1].At
 }
 
-// PlaceRequest asks for an order that is paid at once.
+// paidAt is the time of the sale: zero where there was none.
+func (o *Order) paidAt() time.Time {
+	for _, s := range o.History {
+		if s.Status == Success {
+			return s.At
+		}
+	}
+	return time.Time{}
+}
+
+// PlaceRequest asks for an order.
 type PlaceRequest struct {
 	UserID int64
 	Lines  []Line
+	Later  bool   // hold the stock and wait for Pay, instead of paying at once
 	Key    string // idempotency key
 }
 
-// Place places an order and pays it from the user's balance, all in one step or not at all. The second result says
-// that an earlier call with the same key and request placed it.
+// Place places an order, all in one step or not at all: with Later it holds the stock until the deadline, otherwise it
+// is paid from the user's balance. The second result says that an earlier call with the same key and request placed it.
 func (e *Engine) Place(ctx context.Context, r PlaceRequest) (Order, bool, error) {
 	lines, err := mergeLines(r.Lines)
 	if err != nil {
@@ -95,26 +106,54 @@ func (e *Engine) Place(ctx context.Context, r PlaceRequest) (Order, bool, error)
 	if err := checkKey(r.Key); err != nil {
 		return Order{}, false, err
 	}
-	p := e.partitionOf(r.UserID)
-	op := &placeOp{
-		user: r.UserID, key: r.Key, lines: lines, order: e.ids.next(),
-		fingerprint: fingerprintLines("POST /order", r.UserID, r.Lines),
+	route := "POST /order"
+	if r.Later {
+		route = "POST /order later"
 	}
-	if err := p.queue.do(ctx, placeKind, op, len(lines)); err != nil {
+	return e.place(ctx, placeOp{
+		user: r.UserID, key: r.Key, lines: lines, order: e.ids.next(),
+		fingerprint: fingerprintLines(route, r.UserID, r.Lines),
+	}, r.Later)
+}
+
+// place has an order placed, paid at once or held.
+func (e *Engine) place(ctx context.Context, op placeOp, later bool) (Order, bool, error) {
+	p := e.partitionOf(op.user)
+	if later {
+		held := &reserveOp{placeOp: op, hold: e.cfg.Hold}
+		if err := p.queue.do(ctx, reserveKind, held, len(op.lines)); err != nil {
+			return Order{}, false, e.elsewhere(p, err)
+		}
+		if held.replayed != 0 {
+			return e.replayed(ctx, p, held.replayed, Pending)
+		}
+		return held.result(), false, nil
+	}
+	paid := &op
+	if err := p.queue.do(ctx, placeKind, paid, len(op.lines)); err != nil {
 		return Order{}, false, e.elsewhere(p, err)
 	}
-	if op.replayed != 0 {
-		order, err := e.order(ctx, p, op.replayed)
-		if errors.Is(err, ErrOrderNotFound) {
-			// Its key says that it was placed: "not found" would be a lie.
-			err = fmt.Errorf("%w: order %d of a used key is missing", ErrCorrupt, op.replayed)
-		}
-		if err != nil {
-			return Order{}, false, err
-		}
-		return order.asAnswered(), true, nil
+	if paid.replayed != 0 {
+		return e.replayed(ctx, p, paid.replayed, Success)
 	}
-	return op.result(), false, nil
+	return paid.result(), false, nil
+}
+
+// replayed is the order of a used key as it was answered then, whatever came after.
+func (e *Engine) replayed(ctx context.Context, p *partition, id int64, status Status) (Order, bool, error) {
+	order, err := e.order(ctx, p, id)
+	switch {
+	case errors.Is(err, ErrOrderNotFound):
+		// Its key says that it is there: "not found" would be a lie.
+		return Order{}, false, fmt.Errorf("%w: order %d of a used key is missing", ErrCorrupt, id)
+	case errors.Is(err, ErrUnavailable), errors.Is(err, ErrOverloaded):
+		// What was asked for was done before: only the answer cannot be had now.
+		return Order{}, false, fmt.Errorf("%w: the order cannot be read: %v", ErrUnknown, err) //nolint:errorlint // for the log
+	case err != nil:
+		return Order{}, false, err
+	}
+	order, err = order.when(status)
+	return order, err == nil, err
 }
 
 // mergeLines adds up equal products, in the order of their first appearance, and checks the caps after that.
@@ -177,38 +216,52 @@ func (e *Engine) Order(ctx context.Context, id, user int64) (Order, error) {
 		}
 		return order, err
 	}
-	missing := ErrOrderNotFound
-	for _, p := range e.partitions {
-		order, err := e.order(ctx, p, id)
-		if err == nil {
-			return order, nil
-		}
-		if !errors.Is(err, ErrOrderNotFound) {
-			missing = err // it may be in the partition that could not be read
-		}
-	}
-	return Order{}, missing
+	return e.anybodysOrder(ctx, id)
 }
 
-func (e *Engine) order(ctx context.Context, p *partition, id int64) (Order, error) {
-	record, found, err := e.read(ctx, p, e.keys.Order(p.number, id))
-	if err != nil {
-		return Order{}, err
+// anybodysOrder looks for an order in every partition, then in the books.
+func (e *Engine) anybodysOrder(ctx context.Context, id int64) (Order, error) {
+	for _, p := range e.partitions {
+		if order, found, err := e.heldOrder(ctx, p, id); err != nil || found {
+			return order, err
+		}
 	}
-	if !found {
+	if e.cfg.Archive == nil {
 		return Order{}, ErrOrderNotFound
 	}
-	return DecodeOrder(id, record)
+	archived, err := e.cfg.Archive(ctx, id)
+	return archived.Order, err
 }
 
-// asAnswered is the order as it was when it was placed: a replay repeats the first answer, whatever came after.
-func (o Order) asAnswered() Order {
-	const stepsWhenPaidAtOnce = 2
-	if len(o.History) > stepsWhenPaidAtOnce {
-		o.History = o.History[:stepsWhenPaidAtOnce]
+// order reads an order of a partition, from the books where Redis has let it go.
+func (e *Engine) order(ctx context.Context, p *partition, id int64) (Order, error) {
+	order, found, err := e.heldOrder(ctx, p, id)
+	if err != nil || found {
+		return order, err
 	}
-	o.Status = o.History[len(o.History)-1].Status
-	return o
+	archived, err := e.archived(ctx, p, id)
+	return archived.Order, err
+}
+
+// heldOrder reads an order from Redis.
+func (e *Engine) heldOrder(ctx context.Context, p *partition, id int64) (Order, bool, error) {
+	record, found, err := e.read(ctx, p, e.keys.Order(p.number, id))
+	if err != nil || !found {
+		return Order{}, false, err
+	}
+	order, err := DecodeOrder(id, record)
+	return order, err == nil, err
+}
+
+// when is the order as it was when it came into a state.
+func (o Order) when(status Status) (Order, error) {
+	for i, s := range o.History {
+		if s.Status == status {
+			o.History, o.Status = o.History[:i+1], status
+			return o, nil
+		}
+	}
+	return Order{}, fmt.Errorf("%w: order %d was never %v", ErrCorrupt, o.ID, status)
 }
 
 // Equal reports whether two orders are the same, step by step.

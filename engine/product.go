@@ -8,8 +8,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 )
 
 // Product is a product of the catalogue, with the stock that can be bought now.
@@ -52,19 +50,30 @@ func (e *Engine) Restock(ctx context.Context, r RestockRequest) (int64, bool, er
 		fingerprint: fingerprint("POST /products/{id}/stock", adminScope,
 			strconv.FormatInt(r.ProductID, 10), strconv.FormatInt(r.Delta, 10), r.Reason),
 	}
-	if len(e.partitions) > 1 {
-		// The script sees its own partition only; the lock makes look and change one step within this process.
-		lock := &e.adminKeys[crc16(r.Key)%uint16(len(e.adminKeys))]
-		lock.Lock()
-		defer lock.Unlock()
-		if err := e.usedElsewhere(ctx, p, r.Key); err != nil {
-			return 0, false, err
-		}
+	unlock, err := e.lockAdminKey(ctx, p, r.Key)
+	if err != nil {
+		return 0, false, err
 	}
+	defer unlock()
 	if err := p.queue.do(ctx, restockKind, op, 1); err != nil {
 		return 0, false, err
 	}
 	return op.stock, op.replayed, nil
+}
+
+// lockAdminKey makes sure that an admin's key was not used in another partition than the one it is for now. With
+// several partitions a script sees its own only; the lock makes look and change one step within this process.
+func (e *Engine) lockAdminKey(ctx context.Context, p *partition, key string) (unlock func(), err error) {
+	if len(e.partitions) == 1 {
+		return func() {}, nil
+	}
+	lock := &e.adminKeys[crc16(key)%uint16(len(e.adminKeys))]
+	lock.Lock()
+	if err := e.usedElsewhere(ctx, p, key); err != nil {
+		lock.Unlock()
+		return nil, err
+	}
+	return lock.Unlock, nil
 }
 
 // usedElsewhere looks for an admin's key in the partitions that do not hold the product: there it can only have
@@ -160,26 +169,16 @@ func (e *Engine) Products(ctx context.Context, after int64, limit int) ([]Produc
 
 // products reads catalogue records and stocks, one MGET a partition; ids without a product are left out.
 func (e *Engine) products(ctx context.Context, ids []int64) ([]Product, error) {
-	pipe := e.redis.Pipeline()
-	shares := make([]*redis.SliceCmd, len(e.partitions))
-	for i, p := range e.partitions {
-		keys := make([]string, 0, 2*len(ids))
-		for _, id := range ids {
-			keys = append(keys, e.keys.Stock(p.number, id))
-		}
-		if i == 0 {
-			for _, id := range ids {
-				keys = append(keys, e.keys.Catalogue(p.number, id))
-			}
-		}
-		shares[i] = pipe.MGet(ctx, keys...)
+	if len(ids) == 0 {
+		return nil, nil
 	}
-	if _, err := pipe.Exec(ctx); err != nil {
-		return nil, fmt.Errorf("%w: reading products: %v", ErrUnavailable, err) //nolint:errorlint // for the log
+	shares, err := e.shares(ctx, ids, true)
+	if err != nil {
+		return nil, err
 	}
 	products := make([]Product, 0, len(ids))
 	for i, id := range ids {
-		record, ok := shares[0].Val()[len(ids)+i].(string)
+		record, ok := shares[0][len(ids)+i].(string)
 		if !ok {
 			continue
 		}
@@ -187,7 +186,8 @@ func (e *Engine) products(ctx context.Context, ids []int64) ([]Product, error) {
 		if err != nil {
 			return nil, err
 		}
-		listed, err := sumShares(&product, shares, i)
+		listed := false
+		product.Stock, listed, err = sumShares(id, shares, i)
 		if err != nil {
 			return nil, err
 		}
@@ -198,20 +198,49 @@ func (e *Engine) products(ctx context.Context, ids []int64) ([]Product, error) {
 	return products, nil
 }
 
-// sumShares adds up the product's shares; a share that is missing means that List has not come to that partition yet.
-func sumShares(product *Product, shares []*redis.SliceCmd, at int) (listed bool, err error) {
+// shares reads the stock shares of products in every partition, in the order of ids; in partition 0 the catalogue
+// records follow where they are wanted.
+func (e *Engine) shares(ctx context.Context, ids []int64, catalogue bool) ([][]any, error) {
+	reads := make([]*operation, len(e.partitions))
+	for i, p := range e.partitions {
+		keys := make([]string, 0, 2*len(ids))
+		for _, id := range ids {
+			keys = append(keys, e.keys.Stock(p.number, id))
+		}
+		if i == 0 && catalogue {
+			for _, id := range ids {
+				keys = append(keys, e.keys.Catalogue(p.number, id))
+			}
+		}
+		reads[i] = p.reads.start(nil, &readOp{keys: keys}, len(keys))
+	}
+	shares := make([][]any, len(reads))
+	for i, op := range reads {
+		if op == nil {
+			return nil, ErrOverloaded
+		}
+		if err := op.wait(ctx); err != nil {
+			return nil, nothingDone(err)
+		}
+		shares[i] = op.body.(*readOp).values
+	}
+	return shares, nil
+}
+
+// sumShares adds up a product's shares; a share that is missing means that List has not come to that partition yet.
+func sumShares(product int64, shares [][]any, at int) (sum int64, listed bool, err error) {
 	for _, share := range shares {
-		text, found := share.Val()[at].(string)
+		text, found := share[at].(string)
 		if !found {
-			return false, nil
+			return 0, false, nil
 		}
 		units, err := strconv.ParseInt(text, 10, 64)
 		if err != nil {
-			return false, fmt.Errorf("%w: stock of product %d", ErrCorrupt, product.ID)
+			return 0, false, fmt.Errorf("%w: stock of product %d", ErrCorrupt, product)
 		}
-		product.Stock += units
+		sum += units
 	}
-	return true, nil
+	return sum, true, nil
 }
 
 // encodeCatalogue writes the record that scripts read prices from: version:price:created at in ms:name.

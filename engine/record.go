@@ -81,3 +81,25 @@ func DecodeOrder(id int64, record string) (Order, error) {
 	}
 	return o, nil
 }
+
+const cartRecordVersion = 1
+
+// encodeCart writes a cart's record as lua/cart.lua does: version, [product, quantity ...]. An empty cart has none.
+func encodeCart(lines []Line) string {
+	return string(appendLines(appendInt(nil, cartRecordVersion), lines))
+}
+
+func decodeCart(record string) ([]Line, error) {
+	if record == "" {
+		return nil, nil
+	}
+	d := &decoder{b: []byte(record)}
+	if version := d.int(); d.err == nil && version != cartRecordVersion {
+		d.err = fmt.Errorf("record version %d is newer than this program", version)
+	}
+	lines := d.lines()
+	if d.err != nil {
+		return nil, fmt.Errorf("%w: record of a cart: %v", ErrCorrupt, d.err) //nolint:errorlint // for the log
+	}
+	return lines, nil
+}

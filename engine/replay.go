@@ -12,6 +12,10 @@ const (
 	assignSet    = 1
 	assignSetFor = 2
 	assignAdd    = 3
+	assignDelete = 4
+	assignRank   = 5
+	assignUnrank = 6
+	assignScore  = 7
 )
 
 // assignments are keys and arguments of lua/replay.lua.
@@ -20,66 +24,154 @@ type assignments struct {
 	args []any
 }
 
-func (a *assignments) add(key string, arg []byte) {
+func (a *assignments) add(key string, kind int64, write func(b []byte) []byte) {
 	a.keys = append(a.keys, key)
-	a.args = append(a.args, string(arg))
+	a.args = append(a.args, string(write(appendInt(nil, kind))))
 }
 
 func (a *assignments) set(key, value string) {
-	a.add(key, msgp.AppendString(appendInt(nil, assignSet), value))
+	a.add(key, assignSet, func(b []byte) []byte { return msgp.AppendString(b, value) })
 }
 
-// fold turns journal entries into the values Redis held after them. Later events win, so a call that sets final
-// values equals the replay of each event in order.
-func (e *Engine) fold(partition int, entries []Entry) (*assignments, error) {
-	balances, stocks := map[int64]int64{}, map[int64]int64{}
-	type minuteProduct struct{ minute, product int64 }
-	sold := map[minuteProduct]int64{}
-	a := &assignments{}
-	now := time.Now().Add(time.Duration(e.clockOffset.Load()) * time.Millisecond)
+// setFor sets a key for some seconds; from 0 on down it is over already.
+func (a *assignments) setFor(key string, value []byte, seconds int64) {
+	a.add(key, assignSetFor, func(b []byte) []byte { return appendInt(msgp.AppendStringFromBytes(b, value), seconds) })
+}
+
+func (a *assignments) delete(key string) {
+	a.add(key, assignDelete, func(b []byte) []byte { return b })
+}
+
+// fold is the state of a partition after some journal entries, as far as they say it: final values, so that one call
+// equals the replay of each event in order.
+type fold struct {
+	balances, stocks map[int64]int64
+	orders           map[int64]*Order
+	placed           map[int64]bool // orders whose first event is among these
+	carts            map[int64][]Line
+	sold             map[minuteProduct]int64
+	keys             *Keys
+	partition        int
+	assignments
+}
+
+type minuteProduct struct{ minute, product int64 }
+
+// foldEntries turns journal entries into the values Redis held after them. Orders that have ended stay out where
+// letGo says so: Redis has no use for them any more.
+func (e *Engine) foldEntries(partition int, entries []Entry, letGo bool) (*assignments, error) {
+	f := &fold{
+		balances: map[int64]int64{}, stocks: map[int64]int64{}, orders: map[int64]*Order{}, placed: map[int64]bool{},
+		carts: map[int64][]Line{},
+		sold:  map[minuteProduct]int64{}, keys: e.keys, partition: partition,
+	}
+	now := e.now()
 	for i := range entries {
 		events, err := entries[i].Events()
 		if err != nil {
 			return nil, err
 		}
 		for j := range events {
-			ev := &events[j]
-			scope := ev.UserID
-			switch ev.Kind {
-			case Ordered:
-				balances[ev.UserID] = ev.Balance
-				for l, line := range ev.Lines {
-					stocks[line.ProductID] = ev.StocksAfter[l]
-					sold[minuteProduct{ev.At.Unix() / 60, line.ProductID}] += line.Quantity
-				}
-				order := ev.Order()
-				a.set(e.keys.Order(partition, order.ID), string(encodeOrder(&order)))
-			case Credited:
-				balances[ev.UserID] = ev.Balance
-			case Restocked:
-				stocks[ev.ProductID] = ev.Stock
-				scope = adminScope
-			}
-			if ev.Key != "" {
-				left := int64(e.cfg.IdempotencyTTL/time.Second) - int64(now.Sub(ev.At)/time.Second)
-				b := appendInt(nil, assignSetFor)
-				b = msgp.AppendStringFromBytes(b, ev.idempotencyRecord())
-				a.add(e.keys.Idempotency(partition, scope, ev.Key), appendInt(b, left))
-			}
+			f.event(&events[j])
+			f.remember(&events[j], e.cfg.IdempotencyTTL-now.Sub(events[j].At))
 		}
 	}
-	for id, balance := range balances {
-		a.set(e.keys.Balance(partition, id), strconv.FormatInt(balance, 10))
+	f.values(letGo, minuteOf(now)-windowMinutes-foldSlackMinutes)
+	return &f.assignments, nil
+}
+
+func (f *fold) event(ev *Event) {
+	switch ev.Kind {
+	case Ordered:
+		f.balances[ev.UserID] = ev.Balance
+		f.order(ev)
+		f.sell(&ev.Order, minuteOf(ev.At), 1)
+	case Stepped:
+		if ev.Balance != BalanceUntouched {
+			f.balances[ev.UserID] = ev.Balance
+		}
+		f.order(ev)
+		switch ev.Order.Status {
+		case Success:
+			f.sell(&ev.Order, minuteOf(ev.At), 1)
+		case Refunded:
+			if sold := minuteOf(ev.Order.paidAt()); sold > minuteOf(ev.At)-windowMinutes {
+				f.sell(&ev.Order, sold, -1)
+			}
+		}
+	case Carted:
+		f.carts[ev.UserID] = ev.Cart
+	case Credited:
+		f.balances[ev.UserID] = ev.Balance
+	case Restocked:
+		f.stocks[ev.ProductID] = ev.Stock
 	}
-	for id, units := range stocks {
-		a.set(e.keys.Stock(partition, id), strconv.FormatInt(units, 10))
+}
+
+func (f *fold) order(ev *Event) {
+	f.orders[ev.RefID] = &ev.Order
+	if ev.Kind == Ordered || ev.Order.Status == Pending {
+		f.placed[ev.RefID] = true
 	}
-	for at, units := range sold {
-		b := appendInt(nil, assignAdd)
-		b = msgp.AppendString(b, strconv.FormatInt(at.product, 10))
-		a.add(e.keys.Sold(partition, at.minute), appendInt(b, units))
+	for i := range ev.StocksAfter {
+		f.stocks[ev.Order.Items[i].ProductID] = ev.StocksAfter[i]
 	}
-	return a, nil
+}
+
+func (f *fold) sell(o *Order, minute, sign int64) {
+	for _, i := range o.Items {
+		f.sold[minuteProduct{minute, i.ProductID}] += sign * i.Quantity
+	}
+}
+
+func (f *fold) remember(ev *Event, left time.Duration) {
+	if ev.Key != "" {
+		f.setFor(f.keys.Idempotency(f.partition, ev.Scope, ev.Key), ev.idempotencyRecord(), int64(left/time.Second))
+	}
+}
+
+// foldSlackMinutes is by how much the clocks of Redis and of a repair may differ: minutes that Redis has no use for
+// are let in, and leave by themselves.
+const foldSlackMinutes = 60
+
+func (f *fold) values(letGo bool, left int64) {
+	p := f.partition
+	for id, balance := range f.balances {
+		f.set(f.keys.Balance(p, id), strconv.FormatInt(balance, 10))
+	}
+	for id, units := range f.stocks {
+		f.set(f.keys.Stock(p, id), strconv.FormatInt(units, 10))
+	}
+	for user, lines := range f.carts {
+		if len(lines) == 0 {
+			f.delete(f.keys.Cart(p, user))
+		} else {
+			f.set(f.keys.Cart(p, user), encodeCart(lines))
+		}
+	}
+	for id, o := range f.orders {
+		member := appendIDString(nil, id)
+		switch {
+		case o.Status == Pending:
+			f.add(f.keys.Holds(p), assignRank, func(b []byte) []byte { return appendInt(append(b, member...), o.ExpiresAt.UnixMilli()) })
+		case !f.placed[id]: // it may be held in Redis
+			f.add(f.keys.Holds(p), assignUnrank, func(b []byte) []byte { return append(b, member...) })
+		}
+		switch {
+		case o.Status == Pending || !letGo:
+			f.set(f.keys.Order(p, id), string(encodeOrder(o)))
+		case !f.placed[id]:
+			f.delete(f.keys.Order(p, id))
+		}
+	}
+	for at, units := range f.sold {
+		if at.minute <= left || units == 0 {
+			continue
+		}
+		product := strconv.FormatInt(at.product, 10)
+		f.add(f.keys.Sold(p, at.minute), assignAdd, func(b []byte) []byte { return appendInt(msgp.AppendString(b, product), units) })
+		f.add(f.keys.Top(p), assignScore, func(b []byte) []byte { return appendInt(msgp.AppendString(b, topMember(at.product)), -units) })
+	}
 }
 
 // EnrollBehind opens accounts behind a shut door; see Enroll.

@@ -3,8 +3,6 @@ package engine
 import (
 	"time"
 
-	"github.com/tinylib/msgp/msgp"
-
 	"stampede/lua"
 )
 
@@ -15,6 +13,7 @@ type placeOp struct {
 	key         string
 	fingerprint Fingerprint
 	lines       []Line
+	cart        bool // the lines leave the user's cart
 
 	// reply
 	atMS     int64
@@ -26,49 +25,54 @@ type placeOp struct {
 var placeKind = &kind{script: lua.Place, encode: encodePlace, decode: decodePlace}
 
 func encodePlace(c *call, ops []*operation) {
-	c.addKey(c.keys.Sold(c.partition, c.minute))
+	places := c.places[:0]
 	for _, op := range ops {
-		o := op.body.(*placeOp)
+		places = append(places, op.body.(*placeOp))
+	}
+	c.places = places
+	c.addKey(c.keys.Sold(c.partition, c.minute))
+	c.addKey(c.keys.Top(c.partition))
+	c.addSale(appendInt(c.scratch[:0], c.minute), places)
+}
+
+// addSale adds what lua/place.lua and lua/reserve.lua share; b is what their second argument begins with.
+func (c *call) addSale(b []byte, ops []*placeOp) {
+	for _, o := range ops {
 		c.addKey(c.keys.Idempotency(c.partition, o.user, o.key))
 	}
-	for _, op := range ops {
-		c.addKey(c.keys.Order(c.partition, op.body.(*placeOp).order))
+	buys := c.order[:0]
+	for i, o := range ops {
+		if o.cart {
+			c.addKey(c.keys.Cart(c.partition, o.user))
+			buys = append(buys, int64(i)+1)
+		}
 	}
-	b := appendInt(c.scratch[:0], c.minute)
-	users := c.distinct(func(yield func(int64)) {
-		for _, op := range ops {
-			yield(op.body.(*placeOp).user)
+	b = appendInts(b, buys)
+	b = c.addBalances(b, func(yield func(int64)) {
+		for _, o := range ops {
+			yield(o.user)
 		}
 	})
-	b = appendInts(b, users)
-	for _, id := range users {
-		c.addKey(c.keys.Balance(c.partition, id))
-	}
-	products := c.distinct(func(yield func(int64)) {
-		for _, op := range ops {
-			for _, l := range op.body.(*placeOp).lines {
+	b = c.addStocks(b, func(yield func(int64)) {
+		for _, o := range ops {
+			for _, l := range o.lines {
 				yield(l.ProductID)
 			}
 		}
 	})
-	b = appendInts(b, products)
-	for _, id := range products {
-		c.addKey(c.keys.Stock(c.partition, id))
-	}
-	for _, id := range products {
+	for _, id := range c.order { // still the products
 		c.addKey(c.keys.Catalogue(c.partition, id))
 	}
+	for _, o := range ops {
+		c.addKey(c.keys.Order(c.partition, o.order))
+	}
 	c.addArg(b)
-	for _, op := range ops {
-		o := op.body.(*placeOp)
-		b = appendInt(b[:0], o.user)
-		b = appendIDString(b, o.order)
-		b = msgp.AppendString(b, o.key)
-		b = msgp.AppendStringFromBytes(b, o.fingerprint[:])
+	for _, o := range ops {
+		b = appendOperation(b[:0], o.user, o.order, o.key, o.fingerprint)
 		c.addArg(b)
 	}
-	for _, op := range ops {
-		b = appendLines(b[:0], op.body.(*placeOp).lines)
+	for _, o := range ops {
+		b = appendLines(b[:0], o.lines)
 		c.addArg(b)
 	}
 	c.scratch = b
@@ -86,13 +90,5 @@ func decodePlace(d *decoder, c code, body any) error {
 
 // result is the order that the operation placed.
 func (o *placeOp) result() Order {
-	at := time.UnixMilli(o.atMS).UTC()
-	items := make([]Item, len(o.lines))
-	for i, l := range o.lines {
-		items[i] = Item{ProductID: l.ProductID, Quantity: l.Quantity, Price: o.prices[i]}
-	}
-	return Order{
-		ID: o.order, UserID: o.user, Status: Success, Total: o.total, Items: items, CreatedAt: at,
-		History: []Step{{Status: Pending, At: at}, {Status: Success, At: at}},
-	}
+	return paidAtOnce(o.order, o.user, o.lines, o.prices, o.total, time.UnixMilli(o.atMS).UTC())
 }

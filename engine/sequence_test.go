@@ -190,7 +190,7 @@ func (w *world) event(t *rapid.T, ev *engine.Event) string {
 	text := fmt.Sprintf("event %d: key %q, fingerprint %t", ev.Kind, strings.TrimPrefix(ev.Key, w.prefix), ev.Fingerprint != engine.Fingerprint{})
 	switch ev.Kind {
 	case engine.Ordered:
-		order := ev.Order()
+		order := ev.Order
 		return fmt.Sprintf("%s, %s, stocks %v, balance %d", text, w.order(&order), ev.StocksAfter, ev.Balance)
 	case engine.Credited:
 		return fmt.Sprintf("%s, user %d, %s, amount %d, balance %d", text, w.user(ev.UserID), w.ref(ev.RefID), ev.Amount, ev.Balance)

@@ -34,7 +34,7 @@ func TestCall_ScriptThatFailsForOneOrderSparesItsNeighbours(t *testing.T) {
 		return e.PlaceOp(engine.PlaceRequest{UserID: user, Key: key, Lines: l})
 	}
 	again := place("an id that is taken", lines(good, 1))
-	again.SetOrderID(taken.ID)
+	again.SetID(taken.ID)
 	got := e.Send(from.Epoch,
 		place("one", lines(good, 1)),
 		place("corrupt", lines(good, 1, bad, 1)),

@@ -62,16 +62,10 @@ func claim(t *testing.T, e *engine.Engine, partition int, token string) {
 // held is every key of a Redis with its content; of the doors and streams none.
 func held(t *testing.T, c redis.UniversalClient) map[string]string {
 	t.Helper()
-	ctx := context.Background()
-	all := map[string]string{}
-	for keys := c.Scan(ctx, 0, "*", 1000).Iterator(); keys.Next(ctx); {
-		key := keys.Val()
-		switch _, name, _ := strings.Cut(key, "}"); {
-		case name == "meta", name == "events", name == "": // the last is the deployment
-		case strings.HasPrefix(name, "m:"):
-			all[key] = fmt.Sprint(c.HGetAll(ctx, key).Val())
-		default:
-			all[key] = c.Get(ctx, key).Val()
+	all := dump(t, c)
+	for key := range all {
+		if _, name, _ := strings.Cut(key, "}"); name == "meta" || name == "events" || name == "" { // the last is the deployment
+			delete(all, key)
 		}
 	}
 	return all
@@ -119,12 +113,12 @@ func TestReplay_OfAllEventsBuildsTheSameRedis(t *testing.T) {
 		claim(t, e, p, "repair")
 		middle := entries[half-1].Last
 		for i, want := range []bool{true, false} {
-			done, err := e.Replay(ctx, p, "repair", engine.Position{}, entries[:half], bytes)
+			done, err := e.Replay(ctx, p, "repair", engine.Position{}, entries[:half], bytes, nil)
 			if err != nil || done != want {
 				t.Fatalf("first half, try %d: %t, %v", i, done, err)
 			}
 		}
-		if done, err := e.Replay(ctx, p, "repair", middle, entries[half:], bytes); err != nil || !done {
+		if done, err := e.Replay(ctx, p, "repair", middle, entries[half:], bytes, nil); err != nil || !done {
 			t.Fatalf("second half: %t, %v", done, err)
 		}
 		v, was := look(t, e, p), look(t, s.Engine, p)
@@ -178,7 +172,7 @@ func TestRepair_IsRefusedWhileTheDoorStandsOpen(t *testing.T) {
 	mustCharge(t, s.Engine, user, 5, "charge")
 	before := look(t, s.Engine, 0)
 	entries := entriesAfter(t, s, 0, from)
-	if done, err := s.Engine.Replay(context.Background(), 0, "repair", before.Position, entries, 0); err != nil || done {
+	if done, err := s.Engine.Replay(context.Background(), 0, "repair", before.Position, entries, 0, nil); err != nil || done {
 		t.Errorf("replayed under the feet of buyers: %t, %v", done, err)
 	}
 	if after := look(t, s.Engine, 0); after.Position != before.Position || !after.Standing || after.Bytes != before.Bytes {

@@ -10,7 +10,8 @@ import (
 type partition struct {
 	engine     *Engine
 	number     int
-	queue      *batcher
+	queue      *batcher // of what changes something
+	reads      *batcher
 	door       door
 	minuteSkew atomic.Int64 // minutes Redis is ahead of this process
 	minuteSeen atomic.Int64 // last minute a script corrected us to

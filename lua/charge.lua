@@ -27,8 +27,6 @@ local OK, REPLAY, KEY_REUSED, BACKLOG = code.ok, code.replay, code.key_reused, c
 local USER_NOT_FOUND, BALANCE_LIMIT = code.user_not_found, code.balance_limit
 local EVENT_HEAD = '\152\002' -- msgpack: array of 8, kind 2
 
-local pack, sub = cmsgpack.pack, string.sub
-
 local door, shut = enter()
 if shut then return shut end
 
@@ -79,8 +77,6 @@ if #events > 0 then
         end
     end
     put(writes)
-    for _, key in ipairs(new_records) do
-        redis.call('SET', key, records[key], 'EX', idempotency_ttl_s)
-    end
+    keep(new_records, records)
 end
 return table.concat(replies)

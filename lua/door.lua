@@ -13,6 +13,7 @@
 -- Numbers: amounts stay below 2^53, which Lua's doubles hold exactly. redis.call prints a number argument
 -- with 17 digits, so they are handed over as they are; `..` and tostring keep 14 digits and are never used on them.
 
+local pack, sub = cmsgpack.pack, string.sub
 local epoch, behind, clock_offset_ms, backlog_cap_bytes, idempotency_ttl_s = cmsgpack.unpack(ARGV[1])
 
 -- The answers of an operation. engine/errors.go turns the same numbers into errors; a test holds the two together.
@@ -28,6 +29,14 @@ local code = {
     balance_limit = 8,
     stock_limit = 9,
     corrupt = 10,
+    order_not_found = 11,
+    order_not_payable = 12,
+    order_not_cancelable = 13,
+    cart_changed = 14,
+    cart_empty = 15,
+    cart_full = 16,
+    archive_behind = 17,
+    hold_not_due = 18,
 }
 
 -- The cap of a balance and of a charge, in minor units.
@@ -91,5 +100,12 @@ end
 local function put(pairs_flat)
     for from = 1, #pairs_flat, UNPACK_MAX do
         redis.call('MSET', unpack(pairs_flat, from, math.min(from + UNPACK_MAX - 1, #pairs_flat)))
+    end
+end
+
+-- keep writes new idempotency records, named by their keys.
+local function keep(keys, records)
+    for _, key in ipairs(keys) do
+        redis.call('SET', key, records[key], 'EX', idempotency_ttl_s)
     end
 end

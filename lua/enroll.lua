@@ -22,4 +22,4 @@ local n = #ARGV - 1
 for i = 1, n do
     redis.call('SET', KEYS[2 + i], 0, 'NX')
 end
-return string.rep(cmsgpack.pack(code.ok), n)
+return string.rep(pack(code.ok), n)

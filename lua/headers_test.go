@@ -1,7 +1,7 @@
 package lua_test
 
 import (
-	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -22,11 +22,21 @@ type source struct {
 	sections map[string][]string // lines of each, without the comment sign
 	body     string              // without comments
 	guarded  bool
+	sells    bool // has the shared part
 }
 
-const prelude = "door"
+// The preludes: files that stand before the bodies of others.
+const (
+	prelude = "door"
+	shared  = "sale" // behind the door, for some
+)
 
-var guarded = []*lua.Script{lua.Place, lua.Charge, lua.Restock, lua.List, lua.Enroll}
+func isPrelude(name string) bool { return name == prelude || name == shared }
+
+var (
+	sells   = []*lua.Script{lua.Place, lua.Reserve, lua.Debit, lua.Rollback, lua.Cart, lua.Roll}
+	guarded = append([]*lua.Script{lua.Charge, lua.Restock, lua.List, lua.Enroll}, sells...)
+)
 
 func sources(t *testing.T) []source {
 	t.Helper()
@@ -41,10 +51,10 @@ func sources(t *testing.T) []source {
 	return all
 }
 
-// each runs a check as a subtest of every script; the prelude only with prelude set.
-func each(t *testing.T, withPrelude bool, check func(t *testing.T, s source)) {
+// each runs a check as a subtest of every script; the preludes only where that is said.
+func each(t *testing.T, withPreludes bool, check func(t *testing.T, s source)) {
 	for _, s := range sources(t) {
-		if s.name != prelude || withPrelude {
+		if !isPrelude(s.name) || withPreludes {
 			t.Run(s.name, func(t *testing.T) { check(t, s) })
 		}
 	}
@@ -59,7 +69,8 @@ func parse(t *testing.T, file string) source {
 		t.Fatal(err)
 	}
 	s := source{name: strings.TrimSuffix(file, ".lua"), sections: map[string][]string{}}
-	s.guarded = slices.ContainsFunc(guarded, func(g *lua.Script) bool { return g.Name == s.name })
+	named := func(g *lua.Script) bool { return g.Name == s.name }
+	s.guarded, s.sells = slices.ContainsFunc(guarded, named), slices.ContainsFunc(sells, named)
 	rest := strings.Split(string(text), "\n")
 	if strings.HasPrefix(rest[0], "#!") {
 		s.shebang, rest = rest[0], rest[1:]
@@ -87,7 +98,7 @@ func parse(t *testing.T, file string) source {
 func TestHeader_HasItsSectionsInOrder(t *testing.T) {
 	each(t, true, func(t *testing.T, s source) {
 		want := []string{"KEYS", "ARGV", "Replies", "Event"}
-		if s.name == prelude {
+		if isPrelude(s.name) {
 			want = want[:2] // it replies and writes for the others
 		}
 		if !slices.Equal(s.order, want) {
@@ -110,7 +121,7 @@ func TestHeader_HasItsSectionsInOrder(t *testing.T) {
 func TestHeader_BeginsWithItsShebang(t *testing.T) {
 	each(t, true, func(t *testing.T, s source) {
 		switch {
-		case s.name == prelude:
+		case isPrelude(s.name):
 			if s.shebang != "" {
 				t.Error("the prelude comes behind the shebang of others")
 			}
@@ -205,7 +216,7 @@ func TestHeader_NamesTheKeysAndArgumentsOfTheBody(t *testing.T) {
 					t.Errorf("#%s - %d is counted, the header names %d before the group", section, n, a.fixed)
 				}
 			}
-			if grouped := regexp.MustCompile(section + `\[[^]]*i\]|#` + section).MatchString(s.body); s.name != prelude && grouped != (a.groups > 0) {
+			if grouped := regexp.MustCompile(section + `\[[^]]*i\]|#` + section).MatchString(s.body); !isPrelude(s.name) && grouped != (a.groups > 0) {
 				t.Errorf("%s: the body walks a group: %t, the header names %d", section, grouped, a.groups)
 			}
 		}
@@ -214,7 +225,7 @@ func TestHeader_NamesTheKeysAndArgumentsOfTheBody(t *testing.T) {
 
 // Bodies with several groups of keys say where each begins: <name>_at is the index before its first.
 func TestHeader_NamesEachGroupOfKeys(t *testing.T) {
-	declaration := regexp.MustCompile(`local ((?:\w+_at(?:, )?)+) = (\d+)`)
+	declaration := regexp.MustCompile(`local ((?:\w+_at(?:, )?)+) = (\w+)`)
 	each(t, false, func(t *testing.T, s source) {
 		var groups []string
 		first := ""
@@ -316,6 +327,8 @@ func TestHeader_NamesTheRepliesOfTheBody(t *testing.T) {
 			}
 		}
 		used := map[string]bool{}
+		given := map[string]bool{}
+		s.sharedReplies(t, used, given)
 		for _, m := range regexp.MustCompile(`code\.(\w+)`).FindAllStringSubmatch(s.body, -1) {
 			used[m[1]] = true
 		}
@@ -330,7 +343,6 @@ func TestHeader_NamesTheRepliesOfTheBody(t *testing.T) {
 			}
 		}
 		// pack(NAME, ...) gives as many values as the header says.
-		given := map[string]bool{}
 		for _, at := range regexp.MustCompile(`pack\((?:code\.)?([A-Za-z_]+)[,)]`).FindAllStringSubmatchIndex(s.body, -1) {
 			name := strings.ToLower(s.body[at[2]:at[3]])
 			if known[name] == "" {
@@ -361,26 +373,70 @@ func TestHeader_NamesTheRepliesOfTheBody(t *testing.T) {
 	})
 }
 
-func TestHeader_NamesTheEventOfTheBody(t *testing.T) {
-	head := regexp.MustCompile(`EVENT_HEAD = '\\(\d+)\\(\d+)'`)
-	named := regexp.MustCompile(`(?s)^(\d+) \w+.*?\[(.*)\]$`)
+// sharedReplies notes the answers that the shared part gives for a script that uses it.
+func (s *source) sharedReplies(t *testing.T, used, given map[string]bool) {
+	t.Helper()
+	if !strings.Contains(s.body, "price_lines(") {
+		return
+	}
+	_, body, _ := strings.Cut(parse(t, shared+".lua").body, "local function price_lines(")
+	body, _, _ = strings.Cut(body, "\nend")
+	for _, m := range regexp.MustCompile(`pack\(code\.(\w+)`).FindAllStringSubmatch(body, -1) {
+		used[m[1]], given[m[1]] = true, true
+	}
+}
+
+// The events that a body writes: kind and fields of each, by the head that is packed before them.
+func (s *source) events(t *testing.T) map[string]string {
+	t.Helper()
+	heads := regexp.MustCompile(`(\w+)_HEAD = '\\(\d+)\\(\d{3})'`)
+	written := map[string]string{} // kind to number of fields
+	note := func(body string, wanted func(name string) bool) {
+		for _, m := range heads.FindAllStringSubmatch(body, -1) {
+			const fixarray = 0x90
+			fields, err := strconv.Atoi(m[2])
+			if err != nil || !wanted(m[1]) || fields < fixarray {
+				continue
+			}
+			kind := strings.TrimLeft(m[3], "0")
+			written[kind] = strconv.Itoa(fields - fixarray)
+		}
+	}
+	note(s.body, func(string) bool { return true })
+	if s.sells {
+		// The shared part packs an event in a function named like its head: carted for CARTED_HEAD.
+		note(parse(t, shared+".lua").body, func(name string) bool {
+			return strings.Contains(s.body, strings.ToLower(name)+"(")
+		})
+	}
+	return written
+}
+
+func TestHeader_NamesTheEventsOfTheBody(t *testing.T) {
+	named := regexp.MustCompile(`(?s)^(\d+) \w+.*?\[([^]]*)\]`)
 	each(t, false, func(t *testing.T, s source) {
 		text := strings.Join(s.sections["Event"], "\n")
-		written := head.FindStringSubmatch(s.body)
-		if writes := strings.Contains(s.body, "emit(") || strings.Contains(s.body, "XADD"); writes != (written != nil) || writes == (text == "none") {
-			t.Fatalf("writes events: %t, head %v, header %q", writes, written, text)
+		written := s.events(t)
+		if writes := strings.Contains(s.body, "emit(") || strings.Contains(s.body, "XADD"); writes != (len(written) > 0) || writes == (text == "none") {
+			t.Fatalf("writes events: %t, heads %v, header %q", writes, written, text)
 		}
-		if written == nil {
+		if len(written) == 0 {
 			return
 		}
-		m := named.FindStringSubmatch(text)
-		if m == nil {
-			t.Fatalf("cannot read %q", text)
+		headed := map[string]string{}
+		for _, at := range regexp.MustCompile(`(?m)^\d+ \w+`).FindAllStringIndex(text, -1) {
+			m := named.FindStringSubmatch(text[at[0]:])
+			if m == nil {
+				t.Fatalf("cannot read %q", text[at[0]:])
+			}
+			fields := split(m[2])
+			if fields[0] != m[1] {
+				t.Errorf("kind %s begins with field %s", m[1], fields[0])
+			}
+			headed[m[1]] = strconv.Itoa(len(fields))
 		}
-		fields := split(m[2])
-		const fixarray = 0x90
-		if kind := fmt.Sprintf("%03s", m[1]); written[1] != strconv.Itoa(fixarray+len(fields)) || written[2] != kind || fields[0] != m[1] {
-			t.Errorf("head \\%s\\%s, header: kind %s with %d fields %v", written[1], written[2], m[1], len(fields), fields)
+		if !maps.Equal(written, headed) {
+			t.Errorf("kinds and fields: %v in the body, %v in the header", written, headed)
 		}
 	})
 }

@@ -23,8 +23,6 @@
 local OK, BACKLOG = code.ok, code.backlog
 local EVENT_HEAD = '\152\003' -- msgpack: array of 8, kind 3
 
-local pack = cmsgpack.pack
-
 local door, shut = enter()
 if shut then return shut end
 

@@ -24,11 +24,16 @@ type Script struct {
 
 // Scripts that sell, behind the door.
 var (
-	Place   = guarded("place")
-	Charge  = guarded("charge")
-	Restock = guarded("restock")
-	List    = guarded("list")
-	Enroll  = guarded("enroll")
+	Place    = guarded("place", "sale")
+	Reserve  = guarded("reserve", "sale")
+	Debit    = guarded("debit", "sale")
+	Rollback = guarded("rollback", "sale")
+	Cart     = guarded("cart", "sale")
+	Charge   = guarded("charge")
+	Restock  = guarded("restock")
+	List     = guarded("list")
+	Enroll   = guarded("enroll")
+	Roll     = guarded("roll", "sale")
 )
 
 // Scripts of repair and upkeep.
@@ -38,25 +43,35 @@ var (
 	Open   = plain("open")
 	Replay = plain("replay")
 	Trim   = plain("trim")
+	Forget = plain("forget")
+	Due    = plain("due")
+	Top    = plain("top")
 )
 
 // All lists every script, for loading ahead and for tests.
 func All() []*Script {
-	return []*Script{Place, Charge, Restock, List, Enroll, Look, Claim, Open, Replay, Trim}
+	return []*Script{
+		Place, Reserve, Debit, Rollback, Cart, Charge, Restock, List, Enroll, Roll,
+		Look, Claim, Open, Replay, Trim, Forget, Due, Top,
+	}
 }
 
 func plain(name string) *Script {
 	return script(name, source(name))
 }
 
-// guarded puts the prelude behind the script's first line, which must stay the shebang: without it Redis would
-// neither refuse work beyond maxmemory up front nor check the slots of the keys.
-func guarded(name string) *Script {
+// guarded puts the prelude, and further parts that several scripts share, behind the script's first line, which must
+// stay the shebang: without it Redis would neither refuse work beyond maxmemory up front nor check the slots of the keys.
+func guarded(name string, parts ...string) *Script {
 	first, body, ok := strings.Cut(source(name), "\n")
 	if !ok || !strings.HasPrefix(first, "#!lua") {
 		panic(fmt.Sprintf("lua: %s.lua does not begin with #!lua", name))
 	}
-	return script(name, first+"\n"+source("door")+body)
+	shared := source("door")
+	for _, part := range parts {
+		shared += source(part)
+	}
+	return script(name, first+"\n"+shared+body)
 }
 
 func script(name, text string) *Script {

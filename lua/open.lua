@@ -13,6 +13,7 @@
 --   6  base: events of all earlier epochs together (kept when the epoch stays)
 --   7  1 to open, 0 to leave shut
 --   8  token of the repair
+--   9  minute of Unix time from which units sold may count, where Redis has none yet
 -- Replies
 --   1 done, 0 refused: look again
 -- Event
@@ -32,4 +33,5 @@ if ARGV[5] ~= ARGV[3] then
     redis.call('HSETNX', KEYS[1], 'done', 0)
     redis.call('HSETNX', KEYS[1], 'minute', 0)
 end
+redis.call('HSETNX', KEYS[1], 'rolled', ARGV[9])
 return 1

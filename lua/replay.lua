@@ -7,30 +7,46 @@
 --   2..       keys to set
 -- ARGV
 --   1         msgpack sequence: epoch and seq found in meta, epoch and seq reached by this call,
---             cumulative bytes of the journal there, token of the repair
+--             cumulative bytes of the journal there, token of the repair, cumulative events there if ended orders are
+--             left out, else 0
 --   2..       one a key, a msgpack sequence: kind, then
 --               1  value            set
 --               2  value, ttl in s  set with a lifetime (0 or less: skipped)
 --               3  field, delta     add to a field of a hash
+--               4                   delete
+--               5  member, score    set in a sorted set
+--               6  member           take out of a sorted set
+--               7  member, delta    add to a score; members at 0 leave
 -- Replies
 --   1 done, 0 refused: another repair has claimed the door, or Redis is at another position
 -- Event
 --   none
 
-local from_epoch, from_seq, to_epoch, to_seq, bytes, token = cmsgpack.unpack(ARGV[1])
+local from_epoch, from_seq, to_epoch, to_seq, bytes, token, let_go = cmsgpack.unpack(ARGV[1])
 local m = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'repair')
 if tonumber(m[1] or 0) ~= from_epoch or tonumber(m[2] or 0) ~= from_seq or m[3] ~= token then
     return 0
 end
 redis.call('HSET', KEYS[1], 'epoch', to_epoch, 'seq', to_seq, 'bytes', bytes, 'done', bytes, 'open', 0)
+if let_go > 0 then
+    redis.call('HSET', KEYS[1], 'let_go', let_go, 'let_go_epoch', to_epoch, 'let_go_seq', to_seq)
+end
 for i = 2, #KEYS do
     local kind, a, b = cmsgpack.unpack(ARGV[i])
     if kind == 1 then
         redis.call('SET', KEYS[i], a)
     elseif kind == 2 then
         if b > 0 then redis.call('SET', KEYS[i], a, 'EX', b) end
-    else
+    elseif kind == 3 then
         redis.call('HINCRBY', KEYS[i], a, b)
+    elseif kind == 4 then
+        redis.call('DEL', KEYS[i])
+    elseif kind == 5 then
+        redis.call('ZADD', KEYS[i], b, a)
+    elseif kind == 6 then
+        redis.call('ZREM', KEYS[i], a)
+    elseif redis.call('ZINCRBY', KEYS[i], b, a) == '0' then
+        redis.call('ZREM', KEYS[i], a)
     end
 end
 return 1

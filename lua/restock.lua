@@ -28,8 +28,6 @@ local OK, REPLAY, KEY_REUSED, BACKLOG = code.ok, code.replay, code.key_reused, c
 local PRODUCT_NOT_FOUND, OUT_OF_STOCK, STOCK_LIMIT = code.product_not_found, code.out_of_stock, code.stock_limit
 local EVENT_HEAD = '\152\003' -- msgpack: array of 8, kind 3
 
-local pack, sub = cmsgpack.pack, string.sub
-
 local door, shut = enter()
 if shut then return shut end
 
@@ -82,8 +80,6 @@ if #events > 0 then
         end
     end
     put(writes)
-    for _, key in ipairs(new_records) do
-        redis.call('SET', key, records[key], 'EX', idempotency_ttl_s)
-    end
+    keep(new_records, records)
 end
 return table.concat(replies)

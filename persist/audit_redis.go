@@ -111,10 +111,10 @@ func (a *audit) same(ctx context.Context, p int, want []holding, what string, ke
 	if len(ids) == 0 {
 		return nil
 	}
-	if err := a.passed(ctx, p, at); err != nil {
+	if err := a.passed(ctx, p, at.Mark); err != nil {
 		return err
 	}
-	ledger, err := a.ledger(ctx, last, p, ids, at)
+	ledger, err := a.ledger(ctx, last, p, ids, at.Position)
 	if err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func (a *audit) same(ctx context.Context, p int, want []holding, what string, ke
 			if text == "" {
 				text = "missing"
 			}
-			a.violated(what+" in Redis = Postgres", key(p, id), "is %s, the ledger says %d at %v", text, ledger[id], at)
+			a.violated(what+" in Redis = Postgres", key(p, id), "is %s, the ledger says %d at %v", text, ledger[id], at.Position)
 		}
 	}
 	return nil

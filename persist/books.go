@@ -34,9 +34,11 @@ func refused(format string, args ...any) error {
 
 // Books is the Postgres of a deployment.
 type Books struct {
-	pool   *pgxpool.Pool
-	engine *engine.Engine
-	log    *slog.Logger
+	pool     *pgxpool.Pool
+	engine   *engine.Engine
+	progress *progress
+	log      *slog.Logger
+	keep     retention
 }
 
 // Open connects to Postgres and migrates its schema. partitions is what the deployment will have where it has none
@@ -75,7 +77,7 @@ func open(ctx context.Context, url string, partitions int, log *slog.Logger, pre
 	if pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
 		return nil, fmt.Errorf("opening Postgres: %w", err)
 	}
-	return &Books{pool: pool, log: log}, nil
+	return &Books{pool: pool, log: log, keep: retention{keepEvents, letGoMin}}, nil
 }
 
 // poolSpare is how many connections there are beside those of the writers. Requests wait for one; Postgres itself
@@ -86,7 +88,10 @@ const poolSpare = 24
 func (b *Books) Close() { b.pool.Close() }
 
 // Attach names the engine whose Redis these books belong to. Before anything but Bind.
-func (b *Books) Attach(e *engine.Engine) { b.engine = e }
+func (b *Books) Attach(e *engine.Engine) {
+	b.engine = e
+	b.progress = newProgress(b)
+}
 
 // migrate brings the schema forward under a lock, so that processes that start together do not collide, and returns
 // the deployment's number of partitions, 0 where there is none yet.

@@ -414,6 +414,14 @@ func dump(t *testing.T, s *shoptest.Shop) map[string]string {
 			}
 		case key == engine.DeploymentKey:
 			all[key] = strings.Join(s.Redis.HVals(t.Context(), key).Val(), " ")
+		case strings.HasSuffix(key, "}holds"), strings.HasSuffix(key, "}top"):
+			members, err := s.Redis.ZRangeWithScores(t.Context(), key, 0, -1).Result()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range members {
+				all[fmt.Sprintf("%s %q", key, m.Member)] = fmt.Sprintf("%.0f", m.Score)
+			}
 		default:
 			value, err := s.Redis.Get(t.Context(), key).Result()
 			if err != nil {

@@ -3,6 +3,7 @@ package persist
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -70,6 +71,52 @@ func (b *Books) CreateProduct(ctx context.Context, name string, price, stock int
 	return p, nil
 }
 
+// UpdateProduct changes a product's name, price or both, whatever is not nil. Once it is answered, no order takes an
+// older price: Postgres gives the change its version, and Redis keeps the record of the highest version. When only the
+// second step fails the outcome is unknown: the change is finished by Sync.
+func (b *Books) UpdateProduct(ctx context.Context, id int64, name *string, price *int64) (engine.Product, error) {
+	if name == nil && price == nil {
+		return engine.Product{}, fmt.Errorf("%w: neither name nor price is given", engine.ErrInvalid)
+	}
+	if err := b.engine.Ready(); err != nil {
+		return engine.Product{}, unavailable("the shop is not open", err)
+	}
+	p, initial := engine.Product{ID: id}, int64(0)
+	err := b.pool.QueryRow(ctx, `
+		UPDATE products SET name = coalesce($2, name), price = coalesce($3, price), version = version + 1, in_redis = false
+		WHERE id = $1 RETURNING name, price, version, created_at, initial_stock`, id, name, price).
+		Scan(&p.Name, &p.Price, &p.Version, &p.CreatedAt, &initial)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return engine.Product{}, &engine.Refusal{Reason: engine.ErrProductNotFound, ProductID: id}
+	}
+	if isOpen(err) {
+		b.log.Warn("product perhaps changed", "product", id, "error", err)
+		return engine.Product{}, engine.ErrUnknown
+	}
+	if err != nil {
+		return engine.Product{}, unavailable("writing the product", err)
+	}
+	// The initial units go along: a share that Redis has none of yet would start without them.
+	if err := b.engine.List(ctx, p, initial); err != nil {
+		b.log.Warn("product not listed anew yet", "product", id, "error", err)
+		return engine.Product{}, engine.ErrUnknown
+	}
+	live, err := b.engine.Product(ctx, id)
+	if err != nil {
+		b.log.Warn("stock of a changed product not read", "product", id, "error", err)
+		return engine.Product{}, engine.ErrUnknown
+	}
+	p.Stock = live.Stock
+	return p, nil
+}
+
+// isOpen reports whether an error leaves open if Postgres did what it was asked.
+func isOpen(err error) bool {
+	var said *pgconn.PgError
+	var connect *pgconn.ConnectError
+	return err != nil && !errors.As(err, &said) && !errors.As(err, &connect) && !pgconn.SafeToRetry(err)
+}
+
 // syncChunk bounds what one round of Sync takes.
 const syncChunk = 1000
 
@@ -93,23 +140,31 @@ func (b *Books) Sync(ctx context.Context) error {
 	if err != nil {
 		return unavailable("reading products", err)
 	}
-	products := make([]int64, len(listings))
+	products, versions := make([]int64, len(listings)), make([]int64, len(listings))
 	for i, l := range listings {
-		products[i] = l.ID
+		products[i], versions[i] = l.ID, l.Version
 		if err := b.engine.List(ctx, l.Product, l.InitialStock); err != nil {
 			return err
 		}
 	}
-	for table, ids := range map[string][]int64{"users": users, "products": products} {
-		if len(ids) == 0 {
-			continue
+	if len(users) > 0 {
+		if _, err := b.pool.Exec(ctx, "UPDATE users SET in_redis = true WHERE id = ANY($1)", users); err != nil {
+			return unavailable("marking users", err)
 		}
-		if _, err := b.pool.Exec(ctx, "UPDATE "+table+" SET in_redis = true WHERE id = ANY($1)", ids); err != nil {
-			return unavailable("marking "+table, err)
+	}
+	if len(products) > 0 {
+		if _, err := b.pool.Exec(ctx, markListed, products, versions); err != nil {
+			return unavailable("marking products", err)
 		}
 	}
 	return nil
 }
+
+// markListed marks products at the version that was listed: one that has changed since is listed again. Rows are locked
+// in the writers' order, which meet this statement on them.
+const markListed = `WITH n AS (SELECT * FROM unnest($1::bigint[], $2::bigint[]) AS n(id, version)),
+	locked AS MATERIALIZED (SELECT p.id FROM products p JOIN n USING (id) ORDER BY p.id FOR NO KEY UPDATE OF p)
+	UPDATE products p SET in_redis = true FROM n, locked WHERE p.id = n.id AND p.id = locked.id AND p.version = n.version`
 
 func (b *Books) column(ctx context.Context, sql string) ([]int64, error) {
 	rows, err := b.pool.Query(ctx, sql, syncChunk)

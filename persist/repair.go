@@ -145,8 +145,10 @@ const replayEntries = 64
 
 // replay brings Redis forward to the checkpoint.
 func (r *repair) replay(ctx context.Context, tx pgx.Tx, to checkpoint) error {
-	from, events := r.found.Position, int64(0)
-	for at := from; at.Compare(to.Position) < 0; {
+	from, letsGo := r.found.Position, r.letsGo()
+	replayed := checkpoint{Position: from}
+	for replayed.Compare(to.Position) < 0 {
+		at := replayed.Position
 		entries, err := journal(ctx, tx, r.partition, at, replayEntries)
 		if err != nil {
 			return err
@@ -154,23 +156,33 @@ func (r *repair) replay(ctx context.Context, tx pgx.Tx, to checkpoint) error {
 		if len(entries) == 0 {
 			return refused("the journal of partition %d ends at %v, before its checkpoint %v: rows were deleted", r.partition, at, to.Position)
 		}
-		done, err := r.books.engine.Replay(ctx, r.partition, r.token, at, entries, to.bytes)
+		replayed = replayed.behind(entries)
+		var mark *engine.Mark
+		if events := r.found.LetGo.Events + replayed.events; letsGo && events <= to.events-r.books.keep.events {
+			mark = &engine.Mark{Position: replayed.Position, Events: events}
+		}
+		done, err := r.books.engine.Replay(ctx, r.partition, r.token, at, entries, to.bytes, mark)
 		if err != nil {
 			return err
 		}
 		if !done {
 			return fmt.Errorf("%w: Redis changed during the repair", engine.ErrUnavailable)
 		}
-		at = entries[len(entries)-1].Last
-		events += at.Seq - entries[0].First + 1
 	}
-	r.books.log.Warn("replayed the journal", "partition", r.partition, "from", from.String(), "to", to.String(), "events", events)
+	r.books.log.Warn("replayed the journal", "partition", r.partition, "from", from.String(), "to", to.String(), "events", replayed.events)
 	found, err := r.books.engine.Look(ctx, r.partition)
 	if err == nil && found.Position != to.Position {
 		err = fmt.Errorf("%w: Redis changed during the repair", engine.ErrUnavailable)
 	}
 	r.found = found
 	return err
+}
+
+// letsGo reports whether the replay may leave out orders that ended long ago: where an empty Redis is filled, or a
+// restore that died goes on and has left out all of them so far. Any other Redis holds orders of its own, and lets them
+// go by and by.
+func (r *repair) letsGo() bool {
+	return r.restoring && r.found.LetGo.Position == r.found.Position
 }
 
 // enterEpoch writes the ends of earlier epochs and the new one. An epoch that a repair named and never opened ended

@@ -23,7 +23,6 @@ const (
 	writerRetry     = 250 * time.Millisecond
 	writerRetryMax  = 2 * time.Second
 	leadEvery       = 500 * time.Millisecond // between tries to become a partition's writer
-	keepEvents      = 10_000                 // events that stay in the stream behind the checkpoint
 )
 
 // ErrAlarm wraps what a writer must not go past: a gap, a clash, an event it cannot read. It stops the partition's
@@ -160,6 +159,7 @@ func (w *Writer) follow(ctx context.Context, conn *pgxpool.Conn, p int) error {
 	}
 	// The mark in Redis may be behind, after a crash between commit and trim.
 	w.trim(ctx, p, at)
+	l := &letGo{writer: w, partition: p}
 	for ctx.Err() == nil {
 		entries, err := w.read(ctx, p, at.Position)
 		if err != nil {
@@ -167,13 +167,17 @@ func (w *Writer) follow(ctx context.Context, conn *pgxpool.Conn, p int) error {
 		}
 		for len(entries) > 0 {
 			n := cut(entries)
-			next, err := w.write(ctx, conn, p, at, entries[:n])
+			next, ended, err := w.write(ctx, conn, p, at, entries[:n])
 			if err != nil {
 				return err
 			}
+			l.wrote(at, next, ended)
 			at, entries = next, entries[n:]
 			w.alarms[p].Store(nil)
 			w.trim(ctx, p, at)
+		}
+		if err := l.turn(ctx, conn, at); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -212,14 +216,15 @@ func (w *Writer) read(ctx context.Context, p int, after engine.Position) ([]engi
 	return entries, nil
 }
 
-// write commits journal rows, derived rows and checkpoint in one transaction, and returns the new checkpoint.
-func (w *Writer) write(ctx context.Context, conn *pgxpool.Conn, p int, at checkpoint, entries []engine.Entry) (checkpoint, error) {
+// write commits journal rows, derived rows and checkpoint in one transaction, and returns the new checkpoint and the
+// orders that ended.
+func (w *Writer) write(ctx context.Context, conn *pgxpool.Conn, p int, at checkpoint, entries []engine.Entry) (checkpoint, []endedOrder, error) {
 	if err := w.continues(ctx, conn, p, at.Position, entries); err != nil {
-		return at, err
+		return at, nil, err
 	}
 	derived, err := derive(entries)
 	if err != nil {
-		return at, fmt.Errorf("%w: %w", ErrAlarm, err)
+		return at, nil, fmt.Errorf("%w: %w", ErrAlarm, err)
 	}
 	next := at.behind(entries)
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
@@ -234,15 +239,16 @@ func (w *Writer) write(ctx context.Context, conn *pgxpool.Conn, p int, at checkp
 	var pg *pgconn.PgError
 	switch {
 	case err == nil:
-		return next, nil
+		return next, derived.ended, nil
 	case errors.As(err, &pg) && pg.Code == uniqueViolation:
-		return w.passKnown(ctx, conn, p, at, entries, pg)
+		next, err = w.passKnown(ctx, conn, p, at, entries, pg)
+		return next, nil, err
 	case errors.As(err, &pg) && pg.Code[:2] == "23":
-		return at, fmt.Errorf("%w: events from %v break a rule of table %s: %s", ErrAlarm, at.Position, pg.TableName, pg.Message)
-	case errors.Is(err, errMoved):
-		return at, err
+		return at, nil, fmt.Errorf("%w: events from %v break a rule of table %s: %s", ErrAlarm, at.Position, pg.TableName, pg.Message)
+	case errors.Is(err, errMoved), errors.Is(err, ErrAlarm):
+		return at, nil, err
 	}
-	return at, unavailable("writing events", err)
+	return at, nil, unavailable("writing events", err)
 }
 
 // behind is the checkpoint after some entries.
@@ -254,6 +260,8 @@ func (c checkpoint) behind(entries []engine.Entry) checkpoint {
 	c.Position = entries[len(entries)-1].Last
 	return c
 }
+
+func (c checkpoint) mark() engine.Mark { return engine.Mark{Position: c.Position, Events: c.events} }
 
 // moveCheckpoint is the guard: it moves the row from where this writer believes it to be, or nothing is committed.
 func moveCheckpoint(ctx context.Context, tx pgx.Tx, p int, from, to checkpoint) error {
@@ -333,8 +341,8 @@ func (w *Writer) passKnown(ctx context.Context, conn *pgxpool.Conn, p int, at ch
 // trim notes the checkpoint in Redis and drops what lies well behind it. A failure costs memory for a while.
 func (w *Writer) trim(ctx context.Context, p int, at checkpoint) {
 	var keep engine.Position
-	if at.Seq > keepEvents {
-		keep = engine.Position{Epoch: at.Epoch, Seq: at.Seq - keepEvents}
+	if at.Seq > w.books.keep.events {
+		keep = engine.Position{Epoch: at.Epoch, Seq: at.Seq - w.books.keep.events}
 	}
 	if err := w.books.engine.Trim(ctx, p, at.Position, at.bytes, keep); err != nil && ctx.Err() == nil {
 		w.books.log.Warn("stream not trimmed", "partition", p, "error", err)

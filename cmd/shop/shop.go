@@ -25,6 +25,8 @@ type Config struct {
 	NoWriter    bool // another process writes
 	Restore     bool // build an empty Redis from the books instead of refusing it
 
+	Hold             time.Duration // how long an unpaid order holds its stock
+	RefundWindow     time.Duration // how long a buyer may give a paid order back
 	OperationTimeout time.Duration
 	BacklogCap       int64 // bytes; 0: a quarter of Redis' maxmemory
 
@@ -112,6 +114,7 @@ func (s *Shop) start(ctx context.Context, c Config) (err error) {
 	s.Engine, err = engine.New(engine.Config{
 		Redis: client, Partitions: partitions, Node: node.Number, OperationTimeout: c.OperationTimeout,
 		BacklogCap: c.BacklogCap, Log: c.Log, Metrics: c.Metrics, Repair: repair,
+		Hold: c.Hold, RefundWindow: c.RefundWindow, Archive: s.Books.Order,
 	})
 	if err != nil {
 		return err

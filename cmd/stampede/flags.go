@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"regexp"
+	"time"
 
 	"stampede/engine"
 )
@@ -16,7 +17,17 @@ type saleFlags struct {
 	Auth       string `placeholder:"trusted" help:"Who says who the buyer is. trusted: whoever calls; needed in so many words to listen beyond this machine."`
 	NoWriter   bool   `help:"Leave writing into PostgreSQL to another process."`
 	Partitions int    `placeholder:"P" help:"Partitions of a new shop, 1 by default; an existing one keeps its own and refuses another number."`
+
+	Hold         time.Duration `default:"5m" help:"How long an unpaid order holds its stock, 1s to 24h; those that are held already keep their deadline."`
+	RefundWindow time.Duration `default:"24h" help:"How long after paying a buyer may give an order back; 0 for not at all. An admin may at any time."`
 }
+
+// Bounds of the flags that are times.
+const (
+	shortestHold        = time.Second
+	longestHold         = 24 * time.Hour
+	longestRefundWindow = 10 * 365 * 24 * time.Hour
+)
 
 // bearerToken is what RFC 6750 lets a client send, and what needs no quotes in stack.env.
 var bearerToken = regexp.MustCompile(`^[A-Za-z0-9._~+/-]+=*$`)
@@ -28,9 +39,18 @@ func (f *saleFlags) validate() error {
 	case f.AdminToken != "" && !bearerToken.MatchString(f.AdminToken):
 		return errors.New("the admin token has characters that a Bearer token cannot have: " +
 			"give --admin-token or STAMPEDE_ADMIN_TOKEN letters, digits and -._~+/ only")
+	case f.Hold < shortestHold || f.Hold > longestHold:
+		return fmt.Errorf("--hold must be 1s to 24h, such as 90s or 5m, not %v: buyers need time to pay, and nobody else gets the stock meanwhile", f.Hold)
+	case f.RefundWindow < 0 || f.RefundWindow > longestRefundWindow:
+		return fmt.Errorf("--refund-window must be 0 to %dh, such as 24h, not %v: with 0 only an admin can refund",
+			longestRefundWindow/time.Hour, f.RefundWindow)
 	}
 	return checkPartitions(f.Partitions)
 }
+
+// refundWindow is the flag as the engine takes it, where 0 stands for the default: a window that has closed as soon
+// as an order is paid.
+func (f *saleFlags) refundWindow() time.Duration { return max(f.RefundWindow, time.Nanosecond) }
 
 // checkPartitions takes 0 for "as the books say".
 func checkPartitions(n int) error {

@@ -34,6 +34,9 @@ type sale struct {
 	partitions  int
 	noWriter    bool
 	demo        bool
+
+	hold         time.Duration
+	refundWindow time.Duration
 }
 
 // sell opens the shop and serves until a signal comes or the listener fails, then stops: HTTP first, the shop behind
@@ -45,7 +48,7 @@ func sell(c *console, s sale) (err error) {
 	}
 	opened, err := shop.Open(c.interrupts.stop, shop.Config{
 		RedisURL: s.redisURL, PostgresURL: s.postgresURL, Partitions: s.partitions, NoWriter: s.noWriter,
-		Log: c.log, Metrics: registry,
+		Hold: s.hold, RefundWindow: s.refundWindow, Log: c.log, Metrics: registry,
 	})
 	if err != nil {
 		return c.unlessInterrupted(err)

@@ -20,6 +20,7 @@ func (s *serveCommand) Run(c *console) error {
 	return sell(c, sale{
 		listener: listener, redisURL: s.RedisURL, postgresURL: s.PostgresURL,
 		adminToken: s.AdminToken, partitions: s.Partitions, noWriter: s.NoWriter,
+		hold: s.Hold, refundWindow: s.refundWindow(),
 	})
 }
 

@@ -51,6 +51,7 @@ func (u *upCommand) Run(c *console) (err error) {
 	return sell(c, sale{
 		listener: listener, redisURL: env.redisURL, postgresURL: env.postgresURL,
 		adminToken: token, showToken: c.terminal, partitions: u.Partitions, noWriter: u.NoWriter, demo: u.Demo,
+		hold: u.Hold, refundWindow: u.refundWindow(),
 	})
 }
 

@@ -26,10 +26,11 @@ var encoder = sonic.Config{SortMapKeys: true}.Froze()
 // id is a 64-bit id: a decimal string in answers, a string or an integer in requests.
 type id string
 
-// UnmarshalJSON takes a string or an integer.
+// UnmarshalJSON takes a string or an integer. An empty string keeps its quotes: it is a malformed id, not a missing
+// one.
 func (i *id) UnmarshalJSON(b []byte) error {
 	text := string(b)
-	if len(b) >= 2 && b[0] == '"' && b[len(b)-1] == '"' {
+	if len(b) > 2 && b[0] == '"' && b[len(b)-1] == '"' {
 		text = text[1 : len(text)-1]
 	}
 	*i = id(text)
@@ -58,6 +59,14 @@ func decode(ctx *fasthttp.RequestCtx, v any) error {
 		return decodeProblem(err)
 	}
 	return nil
+}
+
+// decodeOptional is decode for a request whose body may be missing, because nothing in it must be said.
+func decodeOptional(ctx *fasthttp.RequestCtx, v any) error {
+	if len(ctx.PostBody()) == 0 {
+		return nil
+	}
+	return decode(ctx, v)
 }
 
 // decodeProblem says what was wrong without repeating the body, as the decoder's own text would.
@@ -118,10 +127,14 @@ func reply(ctx *fasthttp.RequestCtx, status int, v any) error {
 
 // replyOnce is reply for an answer that is stored under a key.
 func replyOnce(ctx *fasthttp.RequestCtx, status int, replayed bool, v any) error {
+	markReplay(ctx, replayed)
+	return reply(ctx, status, v)
+}
+
+func markReplay(ctx *fasthttp.RequestCtx, replayed bool) {
 	if replayed {
 		ctx.Response.Header.Set("Idempotent-Replayed", "true")
 	}
-	return reply(ctx, status, v)
 }
 
 // idempotencyKey returns the request's idempotency key.
@@ -136,4 +149,17 @@ func idempotencyKey(ctx *fasthttp.RequestCtx) (string, error) {
 		return "", validationFailed.with("An idempotency key has 1 to %d printable characters.", engine.KeyMax)
 	}
 	return string(values[0]), nil
+}
+
+// optionalKey returns the request's idempotency key, empty where it has none. A header without a key is refused: its
+// sender counts on one.
+func optionalKey(ctx *fasthttp.RequestCtx) (string, error) {
+	values := ctx.Request.Header.PeekAll("Idempotency-Key")
+	switch {
+	case len(values) == 0:
+		return "", nil
+	case len(values[0]) == 0:
+		return "", validationFailed.with("Idempotency-Key is empty; leave it out or give it 1 to %d printable characters.", engine.KeyMax)
+	}
+	return idempotencyKey(ctx)
 }

@@ -50,12 +50,13 @@ func (s *Server) placeOrder(ctx *fasthttp.RequestCtx) error {
 	if err := decode(ctx, &in); err != nil {
 		return err
 	}
-	user, key, err := keyedBuyer(ctx, string(in.UserID))
+	user, key, err := keyedBuyer(ctx, in.UserID)
 	if err != nil {
 		return err
 	}
-	if in.Payment != nil && *in.Payment != "now" {
-		return validationFailed.with(`payment must be "now".`)
+	later, err := paysLater(in.Payment)
+	if err != nil {
+		return err
 	}
 	lines := make([]engine.Line, len(in.Items))
 	for i, item := range in.Items {
@@ -64,11 +65,24 @@ func (s *Server) placeOrder(ctx *fasthttp.RequestCtx) error {
 		}
 		lines[i].Quantity = item.Quantity
 	}
-	order, replayed, err := s.cfg.Sales.Place(context.Background(), engine.PlaceRequest{UserID: user, Lines: lines, Key: key})
+	order, replayed, err := s.cfg.Sales.Place(context.Background(), engine.PlaceRequest{
+		UserID: user, Lines: lines, Later: later, Key: key,
+	})
 	if err != nil {
 		return err
 	}
 	return replyOnce(ctx, fasthttp.StatusCreated, replayed, orderOf(&order))
+}
+
+// paysLater reads the field payment.
+func paysLater(payment *string) (bool, error) {
+	switch {
+	case payment == nil || *payment == "now":
+		return false, nil
+	case *payment == "later":
+		return true, nil
+	}
+	return false, validationFailed.with(`payment must be "now" or "later".`)
 }
 
 func (s *Server) getOrder(ctx *fasthttp.RequestCtx) error {
@@ -76,12 +90,9 @@ func (s *Server) getOrder(ctx *fasthttp.RequestCtx) error {
 	if err != nil {
 		return err
 	}
-	var user int64 // 0: anybody's
-	named := queryUser(ctx)
-	if !s.isAdmin(ctx) || named != "" {
-		if user, err = buyer(ctx, named); err != nil {
-			return err
-		}
+	user, _, err := s.adminOrBuyer(ctx, "")
+	if err != nil {
+		return err
 	}
 	bound, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	defer cancel()
@@ -92,20 +103,53 @@ func (s *Server) getOrder(ctx *fasthttp.RequestCtx) error {
 	return reply(ctx, fasthttp.StatusOK, orderOf(&order))
 }
 
+func (s *Server) listOrders(ctx *fasthttp.RequestCtx) error {
+	user, _, err := s.adminOrBuyer(ctx, "")
+	if err != nil {
+		return err
+	}
+	if user == 0 {
+		return validationFailed.with("The request names no user: an admin says in user_id whose orders to list.")
+	}
+	limit, err := limitOf(ctx, limitDefault, limitMax)
+	if err != nil {
+		return err
+	}
+	before, err := orderList.last(ctx)
+	if err != nil {
+		return err
+	}
+	bound, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	orders, more, err := s.cfg.Registry.Orders(bound, user, before, limit)
+	if err != nil {
+		return err
+	}
+	out := page[orderBody]{Items: make([]orderBody, len(orders))}
+	for i := range orders {
+		out.Items[i] = orderOf(&orders[i])
+	}
+	if more {
+		out.NextCursor = orderList.cursor(orders[len(orders)-1].ID)
+	}
+	return reply(ctx, fasthttp.StatusOK, out)
+}
+
 func orderOf(o *engine.Order) orderBody {
 	body := orderBody{
 		ID: o.ID, UserID: o.UserID, Status: o.Status.String(), TotalPrice: o.Total,
-		Items: make([]itemBody, len(o.Items)), CreatedAt: o.CreatedAt, UpdatedAt: o.UpdatedAt(),
+		Items: make([]itemBody, len(o.Items)), CreatedAt: o.CreatedAt.UTC(), UpdatedAt: o.UpdatedAt().UTC(),
 		History: make([]stepBody, len(o.History)),
 	}
 	for i, item := range o.Items {
 		body.Items[i] = itemBody(item)
 	}
 	for i, step := range o.History {
-		body.History[i] = stepBody{Status: step.Status.String(), Reason: step.Reason, At: step.At}
+		body.History[i] = stepBody{Status: step.Status.String(), Reason: step.Reason, At: step.At.UTC()}
 	}
-	if !o.ExpiresAt.IsZero() {
-		body.ExpiresAt = &o.ExpiresAt
+	if o.Status == engine.Pending && !o.ExpiresAt.IsZero() {
+		expires := o.ExpiresAt.UTC()
+		body.ExpiresAt = &expires
 	}
 	return body
 }

@@ -51,11 +51,12 @@ func (s *Server) getUser(ctx *fasthttp.RequestCtx) error {
 	if err != nil {
 		return err
 	}
-	if !s.isAdmin(ctx) {
-		if len(ctx.Request.Header.Peek(fasthttp.HeaderAuthorization)) > 0 {
-			return unauthorized.with("The token is not valid.")
-		}
-		acting, err := buyer(ctx, queryUser(ctx))
+	admin, err := s.credential(ctx)
+	if err != nil {
+		return err
+	}
+	if !admin {
+		acting, err := buyer(ctx, "")
 		if err != nil {
 			return err
 		}
@@ -122,7 +123,7 @@ func (s *Server) charge(ctx *fasthttp.RequestCtx) error {
 	if err := decode(ctx, &in); err != nil {
 		return err
 	}
-	user, key, err := keyedBuyer(ctx, string(in.UserID))
+	user, key, err := keyedBuyer(ctx, in.UserID)
 	if err != nil {
 		return err
 	}
@@ -138,7 +139,7 @@ func (s *Server) charge(ctx *fasthttp.RequestCtx) error {
 }
 
 func (s *Server) balance(ctx *fasthttp.RequestCtx) error {
-	user, err := buyer(ctx, queryUser(ctx))
+	user, err := buyer(ctx, "")
 	if err != nil {
 		return err
 	}

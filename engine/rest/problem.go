@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 
 	"github.com/valyala/fasthttp"
 
@@ -59,6 +58,9 @@ var (
 	wrongMethod      = &problem{status: 405, code: "method_not_allowed", title: "Method not allowed", detail: "This path does not take this method; the Allow header names those it takes."}
 	outOfStock       = &problem{status: 409, code: "out_of_stock", title: "Not enough stock"}
 	balanceLimit     = &problem{status: 409, code: "balance_limit", title: "Balance limit reached"}
+	notPayable       = &problem{status: 409, code: "order_not_payable", title: "The order cannot be paid"}
+	notCancelable    = &problem{status: 409, code: "order_not_cancelable", title: "The order cannot be cancelled"}
+	cartEmpty        = &problem{status: 409, code: "cart_empty", title: "The cart is empty", detail: "There is nothing in the cart to order."}
 	emailTaken       = &problem{status: 409, code: "email_taken", title: "Email is taken", detail: "Another user has this email."}
 	bodyTooLarge     = &problem{status: 413, code: "payload_too_large", title: "The body is too large", detail: "A body has at most 64 KiB."}
 	wrongMediaType   = &problem{status: 415, code: "unsupported_media_type", title: "The body must be JSON", detail: "Send the body as Content-Type: application/json."}
@@ -83,6 +85,10 @@ var byError = []struct {
 	{engine.ErrInsufficientBalance, lackOfBalance},
 	{engine.ErrBalanceLimit, balanceLimit},
 	{engine.ErrStockLimit, validationFailed},
+	{engine.ErrNotPayable, notPayable},
+	{engine.ErrNotCancelable, notCancelable},
+	{engine.ErrCartEmpty, cartEmpty},
+	{engine.ErrCartFull, validationFailed},
 	{engine.ErrEmailTaken, emailTaken},
 	{engine.ErrOverloaded, overloaded},
 	{engine.ErrUnavailable, overloaded},
@@ -105,33 +111,6 @@ func (s *Server) asProblem(ctx *fasthttp.RequestCtx, err error) *problem {
 	id := rand.Text()
 	s.cfg.Log.Error("request failed", "id", id, "method", string(ctx.Method()), "route", routeOf(ctx), "error", err)
 	return internal.with("The request failed for a reason on our side. Its id in the log is %s.", id).field("id", id)
-}
-
-func figures(p *problem, err error) *problem {
-	if p.code == validationFailed.code {
-		return p.with("%s", strings.TrimPrefix(err.Error(), engine.ErrInvalid.Error()+": "))
-	}
-	var r *engine.Refusal
-	if !errors.As(err, &r) {
-		return p
-	}
-	product := strconv.FormatInt(r.ProductID, 10)
-	switch p.code {
-	case productNotFound.code:
-		return p.with("There is no product with the id %s.", product).field("product_id", product)
-	case outOfStock.code:
-		return p.with("Product %s has %d units left.", product, r.Left).field("product_id", product).field("left", r.Left)
-	case lackOfBalance.code:
-		return p.with("The balance is %d.", r.Balance).field("balance", r.Balance)
-	case balanceLimit.code:
-		return p.with("The balance is %d; it may not pass %d.", r.Balance, int64(engine.BalanceMax)).field("balance", r.Balance)
-	case overloaded.code:
-		if errors.Is(err, engine.ErrElsewhere) {
-			return p.with("The stock of product %s lies in another partition than the buyer, and cannot be lent yet. The order was not placed.", product).
-				field("product_id", product)
-		}
-	}
-	return p
 }
 
 // answer writes the problem.

@@ -2,10 +2,7 @@ package rest
 
 import (
 	"context"
-	"encoding/base64"
-	"strconv"
 	"time"
-	"unicode"
 
 	"github.com/valyala/fasthttp"
 
@@ -32,10 +29,10 @@ func (s *Server) createProduct(ctx *fasthttp.RequestCtx) error {
 	if err := checkName("name", in.Name); err != nil {
 		return err
 	}
-	switch {
-	case in.Price == nil || *in.Price < 0 || *in.Price > engine.PriceMax:
-		return validationFailed.with("price must be 0 to %d minor units.", engine.PriceMax)
-	case in.Stock == nil || *in.Stock < 0 || *in.Stock > engine.StockMax:
+	if err := checkPrice(in.Price); err != nil {
+		return err
+	}
+	if in.Stock == nil || *in.Stock < 0 || *in.Stock > engine.StockMax {
 		return validationFailed.with("stock must be 0 to %d units.", engine.StockMax)
 	}
 	bound, cancel := context.WithTimeout(context.Background(), requestTimeout)
@@ -48,6 +45,47 @@ func (s *Server) createProduct(ctx *fasthttp.RequestCtx) error {
 	return reply(ctx, fasthttp.StatusCreated, productBody{
 		ID: p.ID, Name: p.Name, Price: p.Price, Stock: p.Stock, CreatedAt: &created,
 	})
+}
+
+func checkPrice(price *int64) error {
+	if price == nil || *price < 0 || *price > engine.PriceMax {
+		return validationFailed.with("price must be 0 to %d minor units.", engine.PriceMax)
+	}
+	return nil
+}
+
+func (s *Server) updateProduct(ctx *fasthttp.RequestCtx) error {
+	id, err := pathID(ctx, "the product id")
+	if err != nil {
+		return err
+	}
+	var in struct {
+		Name  *string `json:"name"`
+		Price *int64  `json:"price"`
+	}
+	if err := decode(ctx, &in); err != nil {
+		return err
+	}
+	if in.Name == nil && in.Price == nil {
+		return validationFailed.with("Nothing to change: send name, price or both.")
+	}
+	if in.Name != nil {
+		if err := checkName("name", *in.Name); err != nil {
+			return err
+		}
+	}
+	if in.Price != nil {
+		if err := checkPrice(in.Price); err != nil {
+			return err
+		}
+	}
+	bound, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	p, err := s.cfg.Registry.UpdateProduct(bound, id, in.Name, in.Price)
+	if err != nil {
+		return err
+	}
+	return reply(ctx, fasthttp.StatusOK, productBody{ID: p.ID, Name: p.Name, Price: p.Price, Stock: p.Stock})
 }
 
 func (s *Server) getProduct(ctx *fasthttp.RequestCtx) error {
@@ -64,23 +102,12 @@ func (s *Server) getProduct(ctx *fasthttp.RequestCtx) error {
 	return reply(ctx, fasthttp.StatusOK, productBody{ID: p.ID, Name: p.Name, Price: p.Price, Stock: p.Stock})
 }
 
-// page is the answer of every list.
-type page[T any] struct {
-	Items      []T     `json:"items"`
-	NextCursor *string `json:"next_cursor"`
-}
-
-const (
-	limitDefault = 50
-	limitMax     = 200
-)
-
 func (s *Server) listProducts(ctx *fasthttp.RequestCtx) error {
-	limit, err := limitOf(ctx)
+	limit, err := limitOf(ctx, limitDefault, limitMax)
 	if err != nil {
 		return err
 	}
-	after, err := cursorOf(ctx)
+	after, err := productList.last(ctx)
 	if err != nil {
 		return err
 	}
@@ -95,40 +122,9 @@ func (s *Server) listProducts(ctx *fasthttp.RequestCtx) error {
 		out.Items[i] = productBody{ID: p.ID, Name: p.Name, Price: p.Price, Stock: p.Stock}
 	}
 	if more {
-		next := cursor(products[len(products)-1].ID)
-		out.NextCursor = &next
+		out.NextCursor = productList.cursor(products[len(products)-1].ID)
 	}
 	return reply(ctx, fasthttp.StatusOK, out)
-}
-
-func limitOf(ctx *fasthttp.RequestCtx) (int, error) {
-	text := ctx.QueryArgs().Peek("limit")
-	if !ctx.QueryArgs().Has("limit") {
-		return limitDefault, nil
-	}
-	n, err := strconv.Atoi(string(text))
-	if err != nil || n < 1 || n > limitMax || text[0] == '+' {
-		return 0, validationFailed.with("limit must be 1 to %d.", limitMax)
-	}
-	return n, nil
-}
-
-// cursor stands for the last id of a page. It is opaque to clients.
-func cursor(last int64) string {
-	return base64.RawURLEncoding.EncodeToString(strconv.AppendInt([]byte("after:"), last, 10))
-}
-
-func cursorOf(ctx *fasthttp.RequestCtx) (int64, error) {
-	if !ctx.QueryArgs().Has("cursor") {
-		return 0, nil
-	}
-	text, err := base64.RawURLEncoding.Strict().DecodeString(string(ctx.QueryArgs().Peek("cursor")))
-	if err == nil && len(text) > len("after:") && string(text[:6]) == "after:" {
-		if after, err := parseID("cursor", string(text[6:])); err == nil {
-			return after, nil
-		}
-	}
-	return 0, validationFailed.with("cursor is not one that a list of this API returned.")
 }
 
 func (s *Server) restock(ctx *fasthttp.RequestCtx) error {
@@ -143,10 +139,8 @@ func (s *Server) restock(ctx *fasthttp.RequestCtx) error {
 	if err := decode(ctx, &in); err != nil {
 		return err
 	}
-	for _, r := range in.Reason {
-		if unicode.IsControl(r) {
-			return validationFailed.with("reason must not hold control characters.")
-		}
+	if err := checkReason(in.Reason); err != nil {
+		return err
 	}
 	key, err := idempotencyKey(ctx)
 	if err != nil {

@@ -21,16 +21,27 @@ type Sales interface {
 	Order(ctx context.Context, id, user int64) (engine.Order, error)
 	Charge(ctx context.Context, r engine.ChargeRequest) (c engine.Charged, replayed bool, err error)
 	Balance(ctx context.Context, user int64) (int64, error)
+	Pay(ctx context.Context, r engine.PayRequest) (order engine.Order, replayed bool, err error)
+	Cancel(ctx context.Context, r engine.CancelRequest) (order engine.Order, replayed bool, err error)
+	AddToCart(ctx context.Context, r engine.CartAddRequest) (cart engine.Cart, replayed bool, err error)
+	RemoveFromCart(ctx context.Context, user, product int64) (engine.Cart, error)
+	Cart(ctx context.Context, user int64) (engine.Cart, error)
+	OrderCart(ctx context.Context, r engine.CartOrderRequest) (order engine.Order, replayed bool, err error)
 	Restock(ctx context.Context, r engine.RestockRequest) (stock int64, replayed bool, err error)
 	Product(ctx context.Context, id int64) (engine.Product, error)
 	Products(ctx context.Context, after int64, limit int) (products []engine.Product, more bool, err error)
+	Top(ctx context.Context, limit int) (asOf time.Time, sellers []engine.Seller, err error)
 }
 
-// Registry is what is written to Postgres first: *persist.Books.
+// Registry is what is written to Postgres first, or read from there: *persist.Books.
 type Registry interface {
 	CreateUser(ctx context.Context, name, email string) (engine.User, error)
 	User(ctx context.Context, id int64) (engine.User, error)
 	CreateProduct(ctx context.Context, name string, price, stock int64) (engine.Product, error)
+	// UpdateProduct changes what is not nil.
+	UpdateProduct(ctx context.Context, id int64, name *string, price *int64) (engine.Product, error)
+	// Orders returns a user's orders below an id, newest first; before 0: from the newest on.
+	Orders(ctx context.Context, user, before int64, limit int) (orders []engine.Order, more bool, err error)
 }
 
 // Health says how the shop does, measured when asked.
@@ -126,10 +137,19 @@ func (s *Server) routes() fasthttp.RequestHandler {
 	r.GET("/balance", s.route("GET /balance", s.balance))
 	r.POST("/products", s.route("POST /products", s.admin(s.createProduct)))
 	r.GET("/products", s.route("GET /products", s.listProducts))
+	r.GET("/products/top", s.route("GET /products/top", s.topProducts))
 	r.GET("/products/{id}", s.route("GET /products/{id}", s.getProduct))
+	r.PATCH("/products/{id}", s.route("PATCH /products/{id}", s.admin(s.updateProduct)))
 	r.POST("/products/{id}/stock", s.route("POST /products/{id}/stock", s.admin(s.restock)))
 	r.POST("/order", s.route("POST /order", s.placeOrder))
 	r.GET("/order/{id}", s.route("GET /order/{id}", s.getOrder))
+	r.POST("/order/{id}/payment", s.route("POST /order/{id}/payment", s.pay))
+	r.POST("/order/{id}/cancel", s.route("POST /order/{id}/cancel", s.cancel))
+	r.GET("/orders", s.route("GET /orders", s.listOrders))
+	r.POST("/cart/add", s.route("POST /cart/add", s.addToCart))
+	r.DELETE("/cart/remove", s.route("DELETE /cart/remove", s.removeFromCart))
+	r.GET("/cart", s.route("GET /cart", s.getCart))
+	r.POST("/cart/order", s.route("POST /cart/order", s.orderCart))
 	r.GET("/healthz", s.route("GET /healthz", s.healthz))
 	r.GET("/readyz", s.route("GET /readyz", s.readyz))
 	r.GET("/metrics", s.route("GET /metrics", s.serveMetrics))

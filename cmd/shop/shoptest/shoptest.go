@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
 
 	"stampede/cmd/shop"
 	"stampede/cmd/stack"
@@ -16,7 +17,10 @@ import (
 	"stampede/engine"
 )
 
-const wait = 30 * time.Second
+const (
+	wait        = 30 * time.Second
+	usersAtOnce = 16
+)
 
 // Shop is a running shop with the servers behind it.
 type Shop struct {
@@ -98,6 +102,35 @@ func (s *Shop) User(balance int64) int64 {
 		}
 	}
 	return user.ID
+}
+
+// Users creates users with the same balance, several at a time.
+func (s *Shop) Users(n int, balance int64) []int64 {
+	s.t.Helper()
+	users := make([]int64, n)
+	group := new(errgroup.Group)
+	group.SetLimit(usersAtOnce)
+	for i := range users {
+		email := fmt.Sprintf("buyer%d@example.com", s.users+i+1)
+		group.Go(func() (err error) {
+			users[i], err = s.user(email, balance)
+			return err
+		})
+	}
+	s.users += n
+	if err := group.Wait(); err != nil {
+		s.t.Fatalf("create %d users: %v", n, err)
+	}
+	return users
+}
+
+func (s *Shop) user(email string, balance int64) (int64, error) {
+	user, err := s.Books.CreateUser(s.t.Context(), "Buyer", email)
+	if err != nil || balance == 0 {
+		return user.ID, err
+	}
+	_, _, err = s.Engine.Charge(s.t.Context(), engine.ChargeRequest{UserID: user.ID, Amount: balance, Key: "first"})
+	return user.ID, err
 }
 
 // Product creates a product.

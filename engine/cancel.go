@@ -1,0 +1,107 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"unicode/utf8"
+)
+
+// CancelRequest gives an order back.
+type CancelRequest struct {
+	OrderID int64
+	UserID  int64 // its buyer; 0 for whoever it is, which only an admin may say
+	Admin   bool  // at any time, and with a key in the admins' scope
+	Reason  string
+	Key     string // idempotency key
+}
+
+// cancelTries bounds how often an order that moved between Redis and the books is looked for anew.
+const cancelTries = 4
+
+// Cancel cancels an unpaid order, or refunds a paid one: stock, and money where it was paid, go back in the same
+// step. The second result says that an earlier call with the same key did.
+func (e *Engine) Cancel(ctx context.Context, r CancelRequest) (Order, bool, error) {
+	if utf8.RuneCountInString(r.Reason) > NameMax {
+		return Order{}, false, invalid("reason has more than %d characters", NameMax)
+	}
+	if r.UserID == 0 && r.Admin {
+		order, err := e.anybodysOrder(ctx, r.OrderID)
+		if err != nil {
+			return Order{}, false, err
+		}
+		r.UserID = order.UserID
+	}
+	if err := checkOrder(r.OrderID, r.UserID, r.Key); err != nil {
+		return Order{}, false, err
+	}
+	p := e.partitionOf(r.UserID)
+	if r.Admin {
+		unlock, err := e.lockAdminKey(ctx, p, r.Key)
+		if err != nil {
+			return Order{}, false, err
+		}
+		defer unlock()
+	}
+	for range cancelTries {
+		op, missing, err := e.cancelOp(ctx, p, &r)
+		if err != nil {
+			return Order{}, false, err
+		}
+		err = p.queue.do(ctx, cancelKind, op, len(op.items))
+		switch {
+		case errors.Is(err, errArchiveBehind):
+			continue
+		case errors.Is(err, ErrOrderNotFound) && missing == nil:
+			continue // it was let go after it was read
+		case errors.Is(err, ErrOrderNotFound):
+			return Order{}, false, missing
+		case err != nil:
+			return Order{}, false, err
+		case op.replayed:
+			return e.replayed(ctx, p, op.order, op.status)
+		}
+		order, err := DecodeOrder(op.order, op.record)
+		return order, false, err
+	}
+	return Order{}, false, fmt.Errorf("%w: the order moves between Redis and the books", ErrUnavailable)
+}
+
+// cancelOp reads what the script needs to know of the order. missing says why it could not be found: even then the
+// script is asked, since the key comes first.
+func (e *Engine) cancelOp(ctx context.Context, p *partition, r *CancelRequest) (op *rollbackOp, missing, err error) {
+	scope, within, reason := r.UserID, e.cfg.RefundWindow, r.Reason
+	if r.Admin {
+		scope, within = adminScope, -1
+	}
+	if reason == "" {
+		if reason = "canceled by the buyer"; r.Admin {
+			reason = "canceled by an admin"
+		}
+	}
+	op = &rollbackOp{
+		user: r.UserID, order: r.OrderID, key: r.Key, scope: scope, within: within, reason: reason,
+		fingerprint: fingerprint("POST /order/{id}/cancel", scope, strconv.FormatInt(r.OrderID, 10), r.Reason),
+	}
+	order, found, err := e.heldOrder(ctx, p, r.OrderID)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !found {
+		archived, err := e.archived(ctx, p, r.OrderID)
+		switch {
+		case err != nil:
+			missing = err
+		case archived.UserID != r.UserID:
+			missing = ErrOrderNotFound
+		default:
+			order = archived.Order
+			op.archived, op.events = string(encodeOrder(&order)), archived.Events
+		}
+	} else if order.UserID != r.UserID {
+		missing = ErrOrderNotFound
+	}
+	op.items, op.soldAt = order.Items, order.paidAt()
+	return op, missing, nil
+}

@@ -1,0 +1,145 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// readOp asks for string keys of a partition. Readers that wait together share one MGET, which begins after each of
+// them arrived: they see what was answered before they asked.
+type readOp struct {
+	keys   []string
+	values []any // as MGET gives them: nil where there is no such key
+}
+
+const (
+	readOpsMax  = 1024 // readers a call
+	readKeysMax = 4096 // keys a call, about
+	readWorkers = 2    // calls in flight a partition
+)
+
+// serveReads answers readers until the queue is closed and empty.
+func (p *partition) serveReads() {
+	var batch []*operation
+	at := map[string]int{}
+	for {
+		batch = p.reads.take(batch[:0], readOpsMax, readKeysMax)
+		if len(batch) == 0 {
+			return
+		}
+		if batch = p.expire(batch); len(batch) == 0 {
+			continue
+		}
+		var keys []string
+		clear(at)
+		for _, op := range batch {
+			for _, key := range op.body.(*readOp).keys {
+				if _, known := at[key]; !known {
+					at[key] = len(keys)
+					keys = append(keys, key)
+				}
+			}
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), p.engine.cfg.OperationTimeout)
+		found, err := p.engine.redis.MGet(ctx, keys...).Result()
+		cancel()
+		if err != nil {
+			p.door.doubt()
+			fail(batch, fmt.Errorf("%w: reading from Redis: %v", ErrUnavailable, err)) //nolint:errorlint // for the log
+			continue
+		}
+		for _, op := range batch {
+			r := op.body.(*readOp)
+			r.values = make([]any, len(r.keys))
+			for i, key := range r.keys {
+				r.values[i] = found[at[key]]
+			}
+			op.done <- nil
+		}
+	}
+}
+
+// get reads string keys of a partition; a missing one is nil.
+func (e *Engine) get(ctx context.Context, p *partition, keys ...string) ([]any, error) {
+	r := &readOp{keys: keys}
+	if err := p.reads.do(ctx, nil, r, len(keys)); err != nil {
+		return nil, nothingDone(err)
+	}
+	return r.values, nil
+}
+
+// nothingDone says of a read whose caller did not wait for its end that nothing was done: there is nothing to do in a read.
+func nothingDone(err error) error {
+	if err == ErrUnknown { //nolint:errorlint // the batcher's own, unwrapped
+		return fmt.Errorf("%w: the read took too long", ErrUnavailable)
+	}
+	return err
+}
+
+// read gets a string key. A missing one is confirmed by a look at the door, so that it is truly missing.
+func (e *Engine) read(ctx context.Context, p *partition, key string) (value string, found bool, err error) {
+	values, err := e.get(ctx, p, key)
+	if err != nil {
+		return "", false, err
+	}
+	if value, found = values[0].(string); !found {
+		err = e.confirmDoor(ctx, p)
+	}
+	return value, found, err
+}
+
+// shared lets callers that wait together share one run of something that began after each of them arrived.
+type shared[T any] struct {
+	mu      sync.Mutex
+	next    *sharedRun[T]
+	running bool
+}
+
+type sharedRun[T any] struct {
+	done  chan struct{}
+	value T
+	err   error
+}
+
+// do returns the value of a run that began after the call. run gets a context of its own: it outlives its callers.
+func (s *shared[T]) do(ctx context.Context, timeout time.Duration, run func(context.Context) (T, error)) (T, error) {
+	s.mu.Lock()
+	mine := s.next
+	if mine == nil {
+		mine = &sharedRun[T]{done: make(chan struct{})}
+		s.next = mine
+	}
+	if !s.running {
+		s.running = true
+		go s.work(timeout, run)
+	}
+	s.mu.Unlock()
+	select {
+	case <-mine.done:
+		return mine.value, mine.err
+	case <-ctx.Done():
+		var none T
+		return none, fmt.Errorf("%w: the read took too long", ErrUnavailable)
+	}
+}
+
+// work runs while someone waits.
+func (s *shared[T]) work(timeout time.Duration, run func(context.Context) (T, error)) {
+	for {
+		s.mu.Lock()
+		r := s.next
+		s.next = nil
+		if r == nil {
+			s.running = false
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		r.value, r.err = run(ctx)
+		cancel()
+		close(r.done)
+	}
+}

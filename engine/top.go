@@ -1,0 +1,227 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"stampede/lua"
+)
+
+// Window is how far back the best sellers are counted.
+const Window = 72 * time.Hour
+
+// TopMax is the longest list of best sellers.
+const TopMax = 100
+
+// Seller is a product with the units sold in the window.
+type Seller struct {
+	Product
+	Sold int64
+}
+
+// Top returns the best sellers of the window, at most limit, and the time at which it ends. More units come first, then
+// the lower product id. The window is exact to the minute: it ends with the current one.
+func (e *Engine) Top(ctx context.Context, limit int) (time.Time, []Seller, error) {
+	if limit < 1 || limit > TopMax {
+		return time.Time{}, nil, invalid("limit must be 1 to %d", TopMax)
+	}
+	r, err := e.top.do(ctx, e.cfg.OperationTimeout, e.readTop)
+	if err != nil {
+		return time.Time{}, nil, err
+	}
+	return r.asOf, r.sellers[:min(limit, len(r.sellers))], nil
+}
+
+// topReading is shared by all who asked before it began: it always has the longest list.
+type topReading struct {
+	asOf    time.Time
+	sellers []Seller
+}
+
+func (e *Engine) readTop(ctx context.Context) (topReading, error) {
+	sold, err := e.bestSellers(ctx, TopMax)
+	if err != nil {
+		return topReading{}, err
+	}
+	ids := make([]int64, len(sold))
+	for i, s := range sold {
+		ids[i] = s.ID
+	}
+	products, err := e.products(ctx, ids)
+	if err != nil {
+		return topReading{}, err
+	}
+	if len(products) != len(sold) {
+		return topReading{}, fmt.Errorf("%w: of %d best sellers %d are listed", ErrCorrupt, len(sold), len(products))
+	}
+	for i := range sold {
+		sold[i].Product = products[i]
+	}
+	return topReading{asOf: e.now().UTC().Truncate(time.Millisecond), sellers: sold}, nil
+}
+
+// bestSellers merges the partitions' running totals exactly, by the threshold algorithm (Fagin, Lotem, Naor 2001): what no
+// head of a partition names has at most the sum of the heads' last totals.
+func (e *Engine) bestSellers(ctx context.Context, limit int) ([]Seller, error) {
+	for n := limit; ; n *= 2 {
+		unseen, complete := int64(0), true
+		seen := map[int64]struct{}{}
+		for _, p := range e.partitions {
+			head, err := e.topHead(ctx, p, n)
+			if err != nil {
+				return nil, err
+			}
+			for _, s := range head {
+				seen[s.ID] = struct{}{}
+			}
+			if len(head) == n {
+				complete = false
+				unseen += head[n-1].Sold
+			}
+		}
+		totals, err := e.totals(ctx, seen)
+		if err != nil {
+			return nil, err
+		}
+		slices.SortFunc(totals, func(a, b Seller) int {
+			return cmp.Or(cmp.Compare(b.Sold, a.Sold), cmp.Compare(a.ID, b.ID))
+		})
+		if len(totals) > limit {
+			totals = totals[:limit]
+		}
+		// One partition's head is the answer as it stands. Of several, an unseen product of the same total might have a
+		// lower id.
+		if complete || len(e.partitions) == 1 || (len(totals) == limit && totals[limit-1].Sold > unseen) {
+			return totals, nil
+		}
+	}
+}
+
+// totals adds up the products' units sold over all partitions.
+func (e *Engine) totals(ctx context.Context, products map[int64]struct{}) ([]Seller, error) {
+	totals := make([]Seller, 0, len(products))
+	members := make([]string, 0, len(products))
+	for id := range products {
+		totals = append(totals, Seller{Product: Product{ID: id}})
+		members = append(members, topMember(id))
+	}
+	if len(totals) == 0 {
+		return totals, nil
+	}
+	pipe := e.redis.Pipeline()
+	scores := make([]*redis.FloatSliceCmd, len(e.partitions))
+	for i, p := range e.partitions {
+		scores[i] = pipe.ZMScore(ctx, e.keys.Top(p.number), members...)
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, fmt.Errorf("%w: reading the best sellers: %v", ErrUnavailable, err) //nolint:errorlint // for the log
+	}
+	for _, part := range scores {
+		for i, score := range part.Val() {
+			totals[i].Sold -= int64(score)
+		}
+	}
+	return totals, nil
+}
+
+const (
+	windowMinutes = int64(Window / time.Minute)
+	rollMinutes   = 256  // hashes a call looks at
+	rollTries     = 4096 // calls: three days of minutes that each hold a large catalogue
+)
+
+// errToRoll says that minutes which have left the window still count.
+var errToRoll = errors.New("minutes wait to be rolled out")
+
+// topHead reads the n best sellers of a partition, after minutes that have left the window were taken out.
+func (e *Engine) topHead(ctx context.Context, p *partition, n int) ([]Seller, error) {
+	head, first, err := e.readHead(ctx, p, n)
+	for tries := 0; errors.Is(err, errToRoll) && tries < cancelTries; tries++ {
+		if err := e.roll(ctx, p, first); err != nil {
+			return nil, err
+		}
+		head, first, err = e.readHead(ctx, p, n)
+	}
+	return head, err
+}
+
+// rollPartition takes minutes that have left the window out of a partition's totals.
+func (e *Engine) rollPartition(ctx context.Context, p *partition) error {
+	if !p.door.state.Load().open {
+		return nil
+	}
+	_, first, err := e.readHead(ctx, p, 1)
+	if errors.Is(err, errToRoll) {
+		err = e.roll(ctx, p, first)
+	}
+	return err
+}
+
+// readHead returns errToRoll, and the first minute that still counts, where minutes wait.
+func (e *Engine) readHead(ctx context.Context, p *partition, n int) (head []Seller, first int64, err error) {
+	reply, err := e.upkeep(ctx, lua.Top, []string{e.keys.Meta(p.number), e.keys.Top(p.number)}, e.clockOffset.Load(), n)
+	if err != nil {
+		return nil, 0, err
+	}
+	fields, _ := reply.([]any)
+	if len(fields) < 2 || len(fields)%2 != 0 {
+		return nil, 0, fmt.Errorf("%w: reply of top.lua", ErrCorrupt)
+	}
+	minute, _ := fields[0].(int64)
+	text, _ := fields[1].(string)
+	if first, err = strconv.ParseInt(text, 10, 64); err != nil {
+		first = firstMinute(e.now()) // a shop older than the top five
+	}
+	if first <= minute-windowMinutes {
+		return nil, first, errToRoll
+	}
+	for i := 2; i < len(fields); i += 2 {
+		member, _ := fields[i].(string)
+		score, _ := fields[i+1].(string)
+		id, err1 := strconv.ParseInt(member, 10, 64)
+		units, err2 := strconv.ParseInt(score, 10, 64)
+		if err := errors.Join(err1, err2); err != nil {
+			return nil, 0, fmt.Errorf("%w: best sellers of partition %d: %v", ErrCorrupt, p.number, err) //nolint:errorlint // for the log
+		}
+		head = append(head, Seller{Product: Product{ID: id}, Sold: -units})
+	}
+	return head, first, nil
+}
+
+// roll takes minutes out of the totals, from the first that still counts to the first that should.
+func (e *Engine) roll(ctx context.Context, p *partition, first int64) error {
+	next := rollOp{first: first, cursor: "0", minutes: rollMinutes}
+	for range rollTries {
+		op := next
+		direct := newDirect(rollKind, &op)
+		p.sendOpen(&call{}, rollKind, []*operation{direct})
+		if err := <-direct.done; err != nil {
+			return err
+		}
+		if op.rolled >= op.horizon {
+			return nil
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		next.first, next.cursor = op.rolled, op.cursor
+	}
+	return fmt.Errorf("%w: too many minutes wait to be rolled out", ErrUnavailable)
+}
+
+// firstMinute is where counting begins in a Redis that has none yet: far enough back for sales of a journal that is
+// replayed, and for clocks that differ.
+func firstMinute(now time.Time) int64 { return minuteOf(now) - windowMinutes - 2*foldSlackMinutes }
+
+func minuteOf(t time.Time) int64 { return t.Unix() / 60 }
+
+// topMember is how a product stands in the sorted set: sets order equal scores by bytes, so ids have 16 digits. The
+// score is minus the units sold: then more units come first, and the lower product id among equals.
+func topMember(product int64) string { return fmt.Sprintf("%016d", product) }

@@ -63,10 +63,6 @@ func (b *Books) Audit(ctx context.Context, client redis.UniversalClient, report 
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // it only read
 	a.snapshot = tx
-	// Compiling a plan takes longer than most of the audit's queries.
-	if _, err := tx.Exec(ctx, "SET LOCAL jit = off"); err != nil {
-		return a.sum, fmt.Errorf("%w: %w", ErrNotAudited, err)
-	}
 	steps := []func(context.Context) error{a.journals, a.tables, a.balances, a.stocks, a.holds, a.carts, a.sales, a.redisKeys}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {

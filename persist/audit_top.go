@@ -40,7 +40,7 @@ func (a *audit) soldBetween(ctx context.Context, p int, at engine.Position, from
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // it only read
 	// It goes over the whole ledger, which may be too new to have statistics: a nested loop would be quadratic.
-	if _, err := tx.Exec(ctx, "SET LOCAL enable_nestloop = off; SET LOCAL jit = off"); err != nil {
+	if _, err := tx.Exec(ctx, "SET LOCAL enable_nestloop = off"); err != nil {
 		return err
 	}
 	rows, err := tx.Query(ctx, soldAsOf, p, at.Epoch, at.Seq, from, to)

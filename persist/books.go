@@ -63,6 +63,8 @@ func open(ctx context.Context, url string, partitions int, log *slog.Logger, pre
 	cfg.ConnConfig.RuntimeParams["synchronous_commit"] = "on"
 	cfg.ConnConfig.RuntimeParams["application_name"] = "stampede"
 	cfg.ConnConfig.RuntimeParams["timezone"] = "UTC"
+	// Compiling a plan takes longer than any of our queries, and tables too new for statistics would ask for it.
+	cfg.ConnConfig.RuntimeParams["jit"] = "off"
 	cfg.MaxConns = 3 // a lock, a migration and one to spare
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {

@@ -17,6 +17,10 @@ const (
 		SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::smallint[], $6::bytea[])`
 	insertOrders = `INSERT INTO orders (id, user_id, total_price, status, created_at, updated_at, expires_at)
 		SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::timestamptz[])`
+	// Updates find their rows by key, each. The planner would rather read a table of up to some million rows as a whole
+	// for some thousand of them, and a plan that is kept from when the table was small may do so for each.
+	byKey = `SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
+		set_config('enable_mergejoin', 'off', true)`
 	updateOrders = `UPDATE orders o SET status = n.status, updated_at = n.updated_at
 		FROM unnest($1::bigint[], $2::text[], $3::text[], $4::timestamptz[]) AS n(id, was, status, updated_at)
 		WHERE o.id = n.id AND o.status = n.was`
@@ -41,13 +45,15 @@ const (
 	updateBalances = `UPDATE users u SET balance = n.balance
 		FROM unnest($1::bigint[], $2::bigint[]) AS n(id, balance) WHERE u.id = n.id`
 	// Writers of several partitions meet on products: locking in one order keeps them from deadlocks.
-	updateStocks = `WITH n AS (SELECT * FROM unnest($1::bigint[], $2::bigint[]) AS n(id, delta)),
-		locked AS MATERIALIZED (SELECT p.id FROM products p JOIN n USING (id) ORDER BY p.id FOR NO KEY UPDATE OF p)
-		UPDATE products p SET stock = p.stock + n.delta FROM n, locked WHERE p.id = n.id AND p.id = locked.id`
+	updateStocks = `WITH locked AS MATERIALIZED (
+			SELECT p.id, n.delta FROM unnest($1::bigint[], $2::bigint[]) AS n(id, delta) JOIN products p USING (id)
+			ORDER BY p.id FOR NO KEY UPDATE OF p)
+		UPDATE products p SET stock = p.stock + locked.delta FROM locked WHERE p.id = locked.id`
 )
 
 // queue adds the inserts of everything derived to a batch.
 func (r *rows) queue(b *pgx.Batch, partition int) {
+	b.Queue(byKey)
 	if o := &r.orders; len(o.id) > 0 {
 		b.Queue(insertOrders, o.id, o.user, o.total, o.status, o.created, o.updated, o.expires)
 		i := &r.items

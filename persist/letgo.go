@@ -145,7 +145,18 @@ func (l *letGo) refill(ctx context.Context, conn *pgxpool.Conn, at checkpoint) (
 	if err != nil {
 		return false, err
 	}
-	to := engine.Mark{Position: entries[len(entries)-1].Last, Events: l.upto.Events + derived.events}
-	l.add(to, derived.ended)
+	// Redis' mark may lie inside of the first entry: what stands before it went with the mark.
+	passed := int64(0)
+	if first := &entries[0]; first.Last.Epoch == l.upto.Epoch {
+		passed = max(0, l.upto.Seq-first.First+1)
+	}
+	ended := derived.ended
+	for len(ended) > 0 && ended[0].nth <= passed {
+		ended = ended[1:]
+	}
+	for i := range ended {
+		ended[i].nth -= passed
+	}
+	l.add(engine.Mark{Position: entries[len(entries)-1].Last, Events: l.upto.Events + derived.events - passed}, ended)
 	return true, nil
 }

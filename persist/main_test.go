@@ -34,6 +34,20 @@ func connect(t *testing.T, s *shoptest.Shop) *pgx.Conn {
 	return conn
 }
 
+// second opens another shop on the same servers until the test ends.
+func second(t *testing.T, s *shoptest.Shop) *shop.Shop {
+	t.Helper()
+	other := s.Open()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		if err := other.Close(ctx); err != nil {
+			t.Errorf("close the other shop: %v", err)
+		}
+	})
+	return other
+}
+
 func exec(t *testing.T, conn *pgx.Conn, sql string, args ...any) {
 	t.Helper()
 	if _, err := conn.Exec(t.Context(), sql, args...); err != nil {

@@ -26,12 +26,12 @@ func (e *Engine) Cancel(ctx context.Context, r CancelRequest) (Order, bool, erro
 	if utf8.RuneCountInString(r.Reason) > NameMax {
 		return Order{}, false, invalid("reason has more than %d characters", NameMax)
 	}
+	named := r.UserID
 	if r.UserID == 0 && r.Admin {
-		order, err := e.anybodysOrder(ctx, r.OrderID)
-		if err != nil {
+		var err error
+		if r.UserID, err = e.buyerOf(ctx, &r); err != nil {
 			return Order{}, false, err
 		}
-		r.UserID = order.UserID
 	}
 	if err := checkOrder(r.OrderID, r.UserID, r.Key); err != nil {
 		return Order{}, false, err
@@ -45,13 +45,13 @@ func (e *Engine) Cancel(ctx context.Context, r CancelRequest) (Order, bool, erro
 		defer unlock()
 	}
 	for range cancelTries {
-		op, missing, err := e.cancelOp(ctx, p, &r)
+		op, missing, err := e.cancelOp(ctx, p, &r, named)
 		if err != nil {
 			return Order{}, false, err
 		}
 		err = p.queue.do(ctx, cancelKind, op, len(op.items))
 		switch {
-		case errors.Is(err, errArchiveBehind):
+		case errors.Is(err, errOrderChanged):
 			continue
 		case errors.Is(err, ErrOrderNotFound) && missing == nil:
 			continue // it was let go after it was read
@@ -68,9 +68,21 @@ func (e *Engine) Cancel(ctx context.Context, r CancelRequest) (Order, bool, erro
 	return Order{}, false, fmt.Errorf("%w: the order moves between Redis and the books", ErrUnavailable)
 }
 
-// cancelOp reads what the script needs to know of the order. missing says why it could not be found: even then the
+// buyerOf finds whose order an admin means. Where there is none, the key has the first word: used for another request it
+// is refused as such.
+func (e *Engine) buyerOf(ctx context.Context, r *CancelRequest) (int64, error) {
+	order, err := e.anybodysOrder(ctx, r.OrderID)
+	if errors.Is(err, ErrOrderNotFound) {
+		if used := e.usedElsewhere(ctx, nil, r.Key); used != nil {
+			return 0, used
+		}
+	}
+	return order.UserID, err
+}
+
+// cancelOp reads what the script needs to know of the order, whose buyer the request named or not. missing says why it could not be found: even then the
 // script is asked, since the key comes first.
-func (e *Engine) cancelOp(ctx context.Context, p *partition, r *CancelRequest) (op *rollbackOp, missing, err error) {
+func (e *Engine) cancelOp(ctx context.Context, p *partition, r *CancelRequest, named int64) (op *rollbackOp, missing, err error) {
 	scope, within, reason := r.UserID, e.cfg.RefundWindow, r.Reason
 	if r.Admin {
 		scope, within = adminScope, -1
@@ -82,7 +94,8 @@ func (e *Engine) cancelOp(ctx context.Context, p *partition, r *CancelRequest) (
 	}
 	op = &rollbackOp{
 		user: r.UserID, order: r.OrderID, key: r.Key, scope: scope, within: within, reason: reason,
-		fingerprint: fingerprint("POST /order/{id}/cancel", scope, strconv.FormatInt(r.OrderID, 10), r.Reason),
+		fingerprint: fingerprint("POST /order/{id}/cancel", scope,
+			strconv.FormatInt(r.OrderID, 10), strconv.FormatInt(named, 10), r.Reason),
 	}
 	order, found, err := e.heldOrder(ctx, p, r.OrderID)
 	if err != nil {

@@ -18,7 +18,7 @@ var named = map[string]code{
 	"insufficient_balance": codeInsufficientBalance, "balance_limit": codeBalanceLimit, "stock_limit": codeStockLimit,
 	"corrupt": codeCorrupt, "order_not_found": codeOrderNotFound, "order_not_payable": codeNotPayable,
 	"order_not_cancelable": codeNotCancelable, "cart_changed": codeCartChanged, "cart_empty": codeCartEmpty,
-	"cart_full": codeCartFull, "archive_behind": codeArchiveBehind, "hold_not_due": codeHoldNotDue,
+	"cart_full": codeCartFull, "order_changed": codeOrderChanged, "hold_not_due": codeHoldNotDue,
 }
 
 func TestCodes_AreThoseOfTheScripts(t *testing.T) {

@@ -123,7 +123,11 @@ func appendEvent(b []byte, e *Event) []byte {
 	case Carted:
 		b = append(b, '\x97', 5)
 		b = appendFingerprint(msgp.AppendString(msgp.AppendInt64(b, e.UserID), e.Key), e.Fingerprint)
-		return msgp.AppendString(msgp.AppendString(msgp.AppendInt64(b, at), encodeCart(e.Cart)), e.Answer)
+		cart := ""
+		if len(e.Cart) > 0 {
+			cart = encodeCart(e.Cart)
+		}
+		return msgp.AppendString(msgp.AppendString(msgp.AppendInt64(b, at), cart), e.Answer)
 	}
 	b = append(b, '\x98', 3)
 	b = appendFingerprint(msgp.AppendString(msgp.AppendInt64(b, e.ProductID), e.Key), e.Fingerprint)

@@ -80,7 +80,7 @@ type Engine struct {
 	partitions  []*partition
 	metrics     *metrics
 	adminKeys   [64]sync.Mutex
-	top         shared[topReading]
+	top         Shared[topReading]
 	clockOffset atomic.Int64 // ms
 	backlogCap  atomic.Int64 // bytes
 
@@ -91,7 +91,7 @@ type Engine struct {
 	started bool
 }
 
-// New returns an engine that does not run yet: upkeep methods work, sales wait for Start.
+// New returns an engine that does not run yet: upkeep methods work, sales and reads wait for Start.
 func New(cfg Config) (*Engine, error) {
 	if err := cfg.setDefaults(); err != nil {
 		return nil, err

@@ -49,9 +49,9 @@ var (
 	ErrCorrupt = errors.New("corrupt data in Redis")
 
 	// What callers of this package never see: the engine reads again and repeats the operation.
-	errCartChanged   = errors.New("the cart is not as it was read")
-	errArchiveBehind = errors.New("the books were read before Redis let the order go")
-	errHoldNotDue    = errors.New("the hold has ended, or its deadline has not come")
+	errCartChanged  = errors.New("the cart is not as it was read")
+	errOrderChanged = errors.New("the order is not as it was read")
+	errHoldNotDue   = errors.New("the hold has ended, or its deadline has not come")
 )
 
 // Refusal is an error of this package with what a buyer needs to act on it.
@@ -109,7 +109,7 @@ const (
 	codeCartChanged         code = 14
 	codeCartEmpty           code = 15
 	codeCartFull            code = 16
-	codeArchiveBehind       code = 17
+	codeOrderChanged        code = 17
 	codeHoldNotDue          code = 18
 )
 
@@ -136,7 +136,7 @@ var refusals = map[code]struct {
 	codeCartChanged:         {reason: errCartChanged},
 	codeCartEmpty:           {reason: ErrCartEmpty},
 	codeCartFull:            {reason: ErrCartFull, product: true, left: true},
-	codeArchiveBehind:       {reason: errArchiveBehind},
+	codeOrderChanged:        {reason: errOrderChanged},
 	codeHoldNotDue:          {reason: errHoldNotDue},
 }
 

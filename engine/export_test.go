@@ -79,8 +79,9 @@ func (e *Engine) CancelOp(r CancelRequest, read Order, archived *Archived) *Op {
 	}
 	op := &rollbackOp{
 		user: r.UserID, order: r.OrderID, key: r.Key, scope: scope, within: within, reason: r.Reason,
-		fingerprint: fingerprint("POST /order/{id}/cancel", scope, strconv.FormatInt(r.OrderID, 10), r.Reason),
-		items:       read.Items, soldAt: read.paidAt(),
+		fingerprint: fingerprint("POST /order/{id}/cancel", scope,
+			strconv.FormatInt(r.OrderID, 10), strconv.FormatInt(r.UserID, 10), r.Reason),
+		items: read.Items, soldAt: read.paidAt(),
 	}
 	if archived != nil {
 		op.archived, op.events = string(encodeOrder(&archived.Order)), archived.Events
@@ -160,9 +161,9 @@ func (o *Op) outcome() Outcome {
 	}
 	switch b := o.op.body.(type) {
 	case *placeOp:
-		return b.outcome(b.result())
+		return b.outcome(b.result)
 	case *reserveOp:
-		return b.outcome(b.result())
+		return b.outcome(b.result)
 	case *debitOp:
 		if b.replayed {
 			return Outcome{RefID: b.order, Replayed: true, Status: b.status, After: b.balance}
@@ -180,14 +181,17 @@ func (o *Op) outcome() Outcome {
 		return Outcome{RefID: b.charge, Replayed: b.replayed, After: b.balance}
 	case *restockOp:
 		return Outcome{Replayed: b.replayed, After: b.stock}
+	case *rollOp, *listOp:
+		return Outcome{}
 	}
 	panic(fmt.Sprintf("no outcome of %T", o.op.body))
 }
 
-func (o *placeOp) outcome(order Order) Outcome {
+func (o *placeOp) outcome(result func() Order) Outcome {
 	if o.replayed != 0 {
 		return Outcome{RefID: o.replayed, Replayed: true}
 	}
+	order := result()
 	return Outcome{RefID: o.order, Order: order, Status: order.Status}
 }
 
@@ -244,3 +248,24 @@ func (e *Engine) Roll(ctx context.Context, partition int) error {
 
 // TopMember is how a product stands in the sorted set of units sold.
 func TopMember(product int64) string { return topMember(product) }
+
+// What callers never see, and tests of calls do.
+var (
+	ErrCartChanged  = errCartChanged
+	ErrHoldNotDue   = errHoldNotDue
+	ErrOrderChanged = errOrderChanged
+)
+
+// DecodeCart reads a cart's record; it panics where that is none.
+func DecodeCart(record string) []Line {
+	lines, err := decodeCart(record)
+	if err != nil {
+		panic(err)
+	}
+	return lines
+}
+
+// ListOp is what List queues for one partition.
+func (e *Engine) ListOp(l Listing) *Op {
+	return &Op{newDirect(listKind, &listOp{product: l.Product, initial: l.InitialStock}), e.keys.Home(l.ID)}
+}

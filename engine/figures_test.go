@@ -271,8 +271,8 @@ func TestCall_WithMoreKeysThanLuaUnpacks(t *testing.T) {
 	if fallbacks := figures(t, registry)["stampede_batch_fallbacks_total"]; fallbacks != 0 {
 		t.Error("the script failed, and the orders were sent one by one")
 	}
-	wantBalance(t, e, user, 1_000_000-3*products)
-	wantStock(t, e, first, 7)
-	wantStock(t, e, first+products-1, 7)
+	wantBalance(t, s.Engine, user, 1_000_000-3*products)
+	wantStock(t, s.Engine, first, 7)
+	wantStock(t, s.Engine, first+products-1, 7)
 	wantFold(t, s, 0, from)
 }

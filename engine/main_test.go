@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 		mustSet("rapid.checks", strconv.Itoa(checks))
 	}
 	if !isSet("rapid.steps") {
-		mustSet("rapid.steps", "50")
+		mustSet("rapid.steps", "100")
 	}
 	code := m.Run()
 	closeShops()
@@ -266,7 +266,14 @@ func entriesAfter(t rapid.TB, s *shoptest.Shop, partition int, after engine.Posi
 	if err != nil {
 		t.Fatal(err)
 	}
+	return parseEntries(t, messages, after)
+}
+
+// parseEntries reads stream entries and makes sure that their events are dense behind a position.
+func parseEntries(t rapid.TB, messages []redis.XMessage, after engine.Position) []engine.Entry {
+	t.Helper()
 	entries := make([]engine.Entry, len(messages))
+	var err error
 	for i, m := range messages {
 		if entries[i], err = engine.ParseEntry(m.ID, m.Values); err != nil {
 			t.Fatal(err)

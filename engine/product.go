@@ -76,8 +76,8 @@ func (e *Engine) lockAdminKey(ctx context.Context, p *partition, key string) (un
 	return lock.Unlock, nil
 }
 
-// usedElsewhere looks for an admin's key in the partitions that do not hold the product: there it can only have
-// served another request.
+// usedElsewhere looks for an admin's key in the partitions other than the one that a request is for: there it can only
+// have served another.
 func (e *Engine) usedElsewhere(ctx context.Context, home *partition, key string) error {
 	for _, p := range e.partitions {
 		if p == home {

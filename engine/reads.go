@@ -3,8 +3,6 @@ package engine
 import (
 	"context"
 	"fmt"
-	"sync"
-	"time"
 )
 
 // readOp asks for string keys of a partition. Readers that wait together share one MGET, which begins after each of
@@ -88,58 +86,4 @@ func (e *Engine) read(ctx context.Context, p *partition, key string) (value stri
 		err = e.confirmDoor(ctx, p)
 	}
 	return value, found, err
-}
-
-// shared lets callers that wait together share one run of something that began after each of them arrived.
-type shared[T any] struct {
-	mu      sync.Mutex
-	next    *sharedRun[T]
-	running bool
-}
-
-type sharedRun[T any] struct {
-	done  chan struct{}
-	value T
-	err   error
-}
-
-// do returns the value of a run that began after the call. run gets a context of its own: it outlives its callers.
-func (s *shared[T]) do(ctx context.Context, timeout time.Duration, run func(context.Context) (T, error)) (T, error) {
-	s.mu.Lock()
-	mine := s.next
-	if mine == nil {
-		mine = &sharedRun[T]{done: make(chan struct{})}
-		s.next = mine
-	}
-	if !s.running {
-		s.running = true
-		go s.work(timeout, run)
-	}
-	s.mu.Unlock()
-	select {
-	case <-mine.done:
-		return mine.value, mine.err
-	case <-ctx.Done():
-		var none T
-		return none, fmt.Errorf("%w: the read took too long", ErrUnavailable)
-	}
-}
-
-// work runs while someone waits.
-func (s *shared[T]) work(timeout time.Duration, run func(context.Context) (T, error)) {
-	for {
-		s.mu.Lock()
-		r := s.next
-		s.next = nil
-		if r == nil {
-			s.running = false
-			s.mu.Unlock()
-			return
-		}
-		s.mu.Unlock()
-		ctx, cancel := context.WithTimeout(context.Background(), timeout)
-		r.value, r.err = run(ctx)
-		cancel()
-		close(r.done)
-	}
 }

@@ -4,312 +4,343 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"pgregory.net/rapid"
 
-	"stampede/cmd/shop/shoptest"
 	"stampede/engine"
 )
 
-// A call with N operations must equal the N run one after another (invariant 6). The same random operations run
-// against two worlds of the same shape: in one as calls of N, in the other one by one. Ids differ between the worlds,
-// so users, products and references are compared by their place in the world.
+// A call with N operations must equal the N run one after another (invariant 6), and the events must be enough to build
+// the same Redis again. The same random operations run in two empty databases, at times that stand still: in one as calls
+// of N, in the other one by one. Then both must hold the same, byte by byte: ids, times and keys are the same. In a third
+// one a repair replays the events, and must end with the same too.
 
-const (
-	sequenceUsers    = 3 // and one that does not exist
-	sequenceProducts = 4 // and one that does not exist
-	sequenceKeys     = 16
-)
-
+// world is what a random run starts from, and what it has come to.
 type world struct {
-	s        *shoptest.Shop
-	prefix   string
-	users    []int64
-	products []int64
-	from     engine.Position
-	refs     map[int64]int // order or charge -> operation that made it
+	together, oneByOne, replayed *room
+	at                           time.Time
+	nextID                       int64
+	orders                       []int64 // that were placed or held
+	archive                      map[int64]engine.Order
+	met                          map[string]int
+	shape                        shape
 }
 
-// shape is what both worlds start as.
+// shape is what both databases start as: users, products and funds beside one user and one product that do not exist.
 type shape struct {
 	Balances []int64
 	Prices   []int64
 	Stocks   []int64
 }
 
-// step is an operation in terms of a world's places.
-type step struct {
-	Kind     string // place, charge, restock
-	User     int
-	Product  int
-	Quantity []int64 // place: of product 0, 1, ...; 0: no line
-	Amount   int64   // charge, restock
-	Key      int
-}
+const (
+	sequenceUsers    = 3
+	sequenceProducts = 4
+	sequenceKeys     = 26
+	sequenceHold     = 10 * time.Minute
+	sequenceRefund   = 24 * time.Hour
+)
 
-var worlds int // numbers the prefixes of keys in the admins' scope
+var sequenceStart = time.UnixMilli(1_795_000_000_123).UTC()
 
-func newWorld(s *shoptest.Shop, sh shape) *world {
-	worlds++
-	w := &world{s: s, prefix: fmt.Sprintf("world %d ", worlds), refs: map[int64]int{}}
-	for _, balance := range sh.Balances {
-		w.users = append(w.users, s.User(balance))
+func (w *world) begin(t *rapid.T, sh shape) {
+	w.shape, w.at, w.nextID, w.orders, w.archive = sh, sequenceStart, 1000, nil, map[int64]engine.Order{}
+	for _, r := range []*room{w.together, w.oneByOne, w.replayed} {
+		r.empty(t)
+		// Counting begins long before the times of a run, whatever the clock of the machine says.
+		if err := r.redis.HSet(context.Background(), r.e.Keys().Meta(0), "rolled", w.minute()-5000).Err(); err != nil {
+			t.Fatal(err)
+		}
 	}
-	for i, price := range sh.Prices {
-		w.products = append(w.products, s.Product(price, sh.Stocks[i]))
-	}
-	w.users = append(w.users, engine.IDMax-int64(worlds))
-	w.products = append(w.products, engine.IDMax-int64(worlds))
-	return w
-}
-
-func (w *world) op(st step) *engine.Op {
-	e := w.s.Engine
-	key := fmt.Sprintf("key %d", st.Key)
-	switch st.Kind {
-	case "place":
-		r := engine.PlaceRequest{UserID: w.users[st.User], Key: key}
-		for i, n := range st.Quantity {
-			if n > 0 {
-				r.Lines = append(r.Lines, engine.Line{ProductID: w.products[i], Quantity: n})
+	for _, r := range []*room{w.together, w.oneByOne} {
+		var ops []*engine.Op
+		for i, balance := range sh.Balances {
+			if err := r.e.EnrollBehind(0, 1, []int64{int64(i + 1)}); err != nil {
+				t.Fatal(err)
+			}
+			if balance > 0 {
+				op := r.e.ChargeOp(engine.ChargeRequest{UserID: int64(i + 1), Amount: balance, Key: "funds"})
+				op.SetID(int64(i + 1))
+				ops = append(ops, op)
 			}
 		}
-		return e.PlaceOp(r)
-	case "charge":
-		return e.ChargeOp(engine.ChargeRequest{UserID: w.users[st.User], Amount: st.Amount, Key: key})
-	}
-	return e.RestockOp(engine.RestockRequest{
-		ProductID: w.products[st.Product], Delta: st.Amount, Reason: "because", Key: w.prefix + key,
-	})
-}
-
-// run sends the steps in calls of at most n and returns what came of each, in the world's terms.
-func (w *world) run(steps []step, first, n int) []string {
-	epoch := w.s.Engine.KnownEpoch(0)
-	var all []string
-	for part := range slices.Chunk(steps, n) {
-		ops := make([]*engine.Op, len(part))
-		for i, st := range part {
-			ops[i] = w.op(st)
+		for i, price := range sh.Prices {
+			ops = append(ops, r.e.ListOp(listing(int64(i+1), price, sh.Stocks[i])))
 		}
-		for _, o := range w.s.Engine.Send(epoch, ops...) {
-			if o.Err == nil && !o.Replayed && o.RefID != 0 {
-				w.refs[o.RefID] = first + len(all)
+		for _, op := range ops {
+			if got := r.e.SendAt(1, w.at, op)[0]; got.Err != nil {
+				t.Fatal(got.Err)
 			}
-			all = append(all, w.describe(o))
 		}
 	}
-	return all
 }
 
-func (w *world) user(id int64) int    { return slices.Index(w.users, id) }
-func (w *world) product(id int64) int { return slices.Index(w.products, id) }
+func (w *world) minute() int64 { return w.at.Unix() / 60 }
 
-func (w *world) ref(id int64) string {
-	if at, known := w.refs[id]; known {
-		return fmt.Sprintf("made by %d", at)
+// run sends the steps as one call and as many, and compares what came of each.
+func (w *world) run(t *rapid.T, steps []step) {
+	for i := range steps {
+		w.read(t, &steps[i])
 	}
-	return "made by nobody"
+	var replies [2][]engine.Outcome
+	for i, r := range []*room{w.together, w.oneByOne} {
+		n := len(steps)
+		if r == w.oneByOne {
+			n = 1
+		}
+		for part := range slices.Chunk(steps, n) {
+			ops := make([]*engine.Op, len(part))
+			for j := range part {
+				ops[j] = part[j].op(r.e)
+			}
+			replies[i] = append(replies[i], r.e.SendAt(1, w.at, ops...)...)
+		}
+	}
+	for i := range steps {
+		a, b := describeOutcome(&replies[0][i]), describeOutcome(&replies[1][i])
+		outcome, _, _ := strings.Cut(a, ":")
+		w.met[steps[i].Kind+": "+outcome]++
+		if o := &replies[0][i]; o.Err == nil && !o.Replayed && o.RefID == steps[i].ID && o.Order.ID != 0 {
+			w.orders = append(w.orders, o.RefID)
+		}
+		if a != b {
+			t.Fatalf("operation %d, %+v:\ntogether:   %s\none by one: %s", i, steps[i], a, b)
+		}
+	}
 }
 
-func (w *world) describe(o engine.Outcome) string {
+func describeOutcome(o *engine.Outcome) string {
 	var refusal *engine.Refusal
 	switch {
 	case errors.As(o.Err, &refusal):
-		product := -1
-		if refusal.ProductID != 0 {
-			product = w.product(refusal.ProductID)
-		}
-		return fmt.Sprintf("%v: product %d, left %d, balance %d", refusal.Reason, product, refusal.Left, refusal.Balance)
+		return fmt.Sprintf("%v: product %d, left %d, balance %d, status %v",
+			refusal.Reason, refusal.ProductID, refusal.Left, refusal.Balance, refusal.Status)
 	case o.Err != nil:
 		return o.Err.Error()
 	case o.Replayed:
-		return fmt.Sprintf("replay: %s, after %d", w.ref(o.RefID), o.After)
-	case o.RefID != 0 && o.Order.ID != 0:
-		return "done: " + w.order(&o.Order)
+		return fmt.Sprintf("replay: of %d, %v, after %d, answer %q", o.RefID, o.Status, o.After, o.Answer)
 	}
-	return fmt.Sprintf("done: after %d", o.After)
+	status := ""
+	if o.Status != 0 {
+		status = " " + o.Status.String()
+	}
+	return fmt.Sprintf("done%s: %d, after %d, order %+v, cart %v, answer %q", status, o.RefID, o.After, o.Order, o.Cart, o.Answer)
 }
 
-func (w *world) order(o *engine.Order) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s, user %d, %v, total %d", w.ref(o.ID), w.user(o.UserID), o.Status, o.Total)
-	for _, i := range o.Items {
-		fmt.Fprintf(&b, ", %d of product %d at %d", i.Quantity, w.product(i.ProductID), i.Price)
+// letGo drops the orders that have ended, as a writer does; the books then hold them.
+func (w *world) letGo(t *rapid.T) {
+	ctx := context.Background()
+	v, err := w.together.e.Look(ctx, 0)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, h := range o.History {
-		fmt.Fprintf(&b, ", %v %q after %v", h.Status, h.Reason, h.At.Sub(o.CreatedAt))
+	var ended []engine.Ended
+	for _, id := range w.orders {
+		if o, found := w.stored(t, id); found && o.Status != engine.Pending {
+			ended = append(ended, engine.Ended{OrderID: id, Status: o.Status})
+			w.archive[id] = o
+		}
 	}
-	return b.String()
+	for _, r := range []*room{w.together, w.oneByOne} {
+		if done, err := r.e.LetGo(ctx, 0, 1, engine.Mark{Position: v.Position, Events: v.Events()}, ended); err != nil || !done {
+			t.Fatalf("letting go: %t, %v", done, err)
+		}
+	}
 }
 
-// state is everything that Redis holds of the world, in its terms, and its events.
-func (w *world) state(t *rapid.T) []string {
-	var all []string
-	add := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
-	e, ctx := w.s.Engine, context.Background()
-	for i, id := range w.users {
-		balance, err := e.Balance(ctx, id)
-		add("balance of user %d: %d, %v", i, balance, err)
-		for key := range sequenceKeys {
-			n, err := w.s.Redis.Exists(ctx, e.Keys().Idempotency(0, id, fmt.Sprintf("key %d", key))).Result()
-			add("record of user %d, key %d: %d, %v", i, key, n, err)
+// stored is an order as Redis has it.
+func (w *world) stored(t *rapid.T, id int64) (engine.Order, bool) {
+	record, err := w.together.redis.Get(context.Background(), w.together.e.Keys().Order(0, id)).Result()
+	if errors.Is(err, redis.Nil) {
+		return engine.Order{}, false
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := engine.DecodeOrder(id, record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o, true
+}
+
+// content is what a database holds and what it wrote, in a form that does not say how many calls it took.
+func content(t rapid.TB, r *room) (keys map[string]string, events string) {
+	t.Helper()
+	ctx := context.Background()
+	keys = dump(t, r.redis)
+	entries := entriesOf(t, r)
+	for i := range entries {
+		events += string(entries[i].Payload)
+	}
+	delete(keys, r.e.Keys().Events(0))
+	meta, err := r.redis.HGetAll(ctx, r.e.Keys().Meta(0)).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bytes, err := strconv.Atoi(meta["bytes"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	meta["bytes"] = strconv.Itoa(bytes - 96*len(entries)) // as lua/door.lua counts them
+	keys[r.e.Keys().Meta(0)] = fmt.Sprint(meta)
+	return keys, events
+}
+
+func entriesOf(t rapid.TB, r *room) []engine.Entry {
+	t.Helper()
+	messages, err := r.redis.XRange(context.Background(), r.e.Keys().Events(0), "-", "+").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parseEntries(t, messages, engine.Position{Epoch: 1})
+}
+
+func (w *world) compare(t *rapid.T) {
+	keys, events := content(t, w.together)
+	otherKeys, otherEvents := content(t, w.oneByOne)
+	if d := differences(keys, otherKeys); d != "" {
+		t.Fatalf("the states differ, together and one by one:\n%s", d)
+	}
+	if events != otherEvents {
+		t.Fatalf("the events differ:\ntogether:\n%q\none by one:\n%q", events, otherEvents)
+	}
+}
+
+// replay builds a third database from the events, and compares it with the first.
+func (w *world) replay(t *rapid.T, steps int) {
+	ctx := context.Background()
+	entries := entriesOf(t, w.together)
+	e, k := w.replayed.e, w.replayed.e.Keys()
+	e.SetClockOffset(time.Until(w.at))
+	if err := w.replayed.redis.HSet(ctx, k.Meta(0), "open", 0, "epoch", 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if claimed, err := e.ClaimDoor(ctx, 0, "repair", ""); err != nil || !claimed {
+		t.Fatalf("claiming the door: %t, %v", claimed, err)
+	}
+	at := engine.Position{}
+	for part := range slices.Chunk(entries, max(1, (len(entries)+steps-1)/steps)) {
+		if done, err := e.Replay(ctx, 0, "repair", at, part, 0, nil); err != nil || !done {
+			t.Fatalf("replay from %v: %t, %v", at, done, err)
+		}
+		at = part[len(part)-1].Last
+	}
+	v, err := e.Look(ctx, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if done, err := e.MoveDoor(ctx, 0, "repair", v, max(v.Epoch, 1), 0, true); err != nil || !done {
+		t.Fatalf("opening: %t, %v", done, err)
+	}
+	for _, r := range []*room{w.together, w.replayed} {
+		if _, err := r.e.RollAt(1, w.at, 0, sequenceStart.Unix()/60-5000, 4000); err != nil {
+			t.Fatal(err)
 		}
 	}
-	for i, id := range w.products {
-		product, err := e.Product(ctx, id)
-		add("stock of product %d: %d, found %t", i, product.Stock, err == nil)
-		add("sold of product %d: %d", i, soldOf(t, w.s, 0, id))
-	}
-	for key := range sequenceKeys {
-		n, err := w.s.Redis.Exists(ctx, e.Keys().Idempotency(0, 0, fmt.Sprintf("%skey %d", w.prefix, key))).Result()
-		add("record of the admins, key %d: %d, %v", key, n, err)
-	}
-	orders := map[int]string{}
-	for id, at := range w.refs {
-		if order, err := e.Order(ctx, id, 0); err == nil {
-			orders[at] = w.order(&order)
+	was, is := w.comparable(t, w.together), w.comparable(t, w.replayed)
+	for id, o := range w.archive { // a replay brings back what was let go
+		key := k.Order(0, id)
+		if _, there := was[key]; there {
+			continue
 		}
+		if got, err := engine.DecodeOrder(id, is[key]); err != nil || !got.Equal(&o) {
+			t.Fatalf("order %d: %+v, %v, want %+v", id, got, err, o)
+		}
+		delete(is, key)
 	}
-	add("orders: %v", orders)
-	for _, ev := range eventsOf(t, entriesAfter(t, w.s, 0, w.from)) {
-		all = append(all, w.event(t, &ev))
+	if d := differences(was, is); d != "" {
+		t.Fatalf("the replay of the events differs:\n%s", d)
+	}
+}
+
+// comparable is what a database holds beside what events do not say: catalogue, door, and that a count of 0 was once more.
+func (w *world) comparable(t *rapid.T, r *room) map[string]string {
+	all := dump(t, r.redis)
+	for key, value := range all {
+		_, name, _ := strings.Cut(key, "}")
+		switch {
+		case name == "meta", name == "events", name == "listed", strings.HasPrefix(name, "c:"):
+			delete(all, key)
+		case (strings.HasPrefix(name, "b:") || strings.HasPrefix(name, "s:")) && value == "0":
+			delete(all, key)
+		case strings.HasPrefix(name, "m:"):
+			sold, err := r.redis.HGetAll(context.Background(), key).Result()
+			if err != nil {
+				t.Fatal(err)
+			}
+			maps.DeleteFunc(sold, func(_, units string) bool { return units == "0" })
+			if all[key] = fmt.Sprint(sold); len(sold) == 0 {
+				delete(all, key)
+			}
+		}
 	}
 	return all
 }
 
-func (w *world) event(t *rapid.T, ev *engine.Event) string {
-	if age := time.Since(ev.At); age < -time.Minute || age > time.Minute {
-		t.Fatalf("an event of %v", ev.At)
-	}
-	text := fmt.Sprintf("event %d: key %q, fingerprint %t", ev.Kind, strings.TrimPrefix(ev.Key, w.prefix), ev.Fingerprint != engine.Fingerprint{})
-	switch ev.Kind {
-	case engine.Ordered:
-		order := ev.Order
-		return fmt.Sprintf("%s, %s, stocks %v, balance %d", text, w.order(&order), ev.StocksAfter, ev.Balance)
-	case engine.Credited:
-		return fmt.Sprintf("%s, user %d, %s, amount %d, balance %d", text, w.user(ev.UserID), w.ref(ev.RefID), ev.Amount, ev.Balance)
-	default:
-		return fmt.Sprintf("%s, product %d, delta %d, %q, stock %d", text, w.product(ev.ProductID), ev.Delta, ev.Reason, ev.Stock)
-	}
-}
-
-func genShape() *rapid.Generator[shape] {
-	return rapid.Custom(func(t *rapid.T) shape {
-		few := func(g *rapid.Generator[int64], n int, label string) []int64 {
-			return rapid.SliceOfN(g, n, n).Draw(t, label)
-		}
-		balance := rapid.OneOf(rapid.Int64Range(0, 60), rapid.Int64Range(60, 200), rapid.Int64Range(engine.BalanceMax-30, engine.BalanceMax))
-		stock := rapid.OneOf(rapid.Int64Range(0, 6), rapid.Int64Range(6, 40), rapid.Int64Range(engine.StockMax-3, engine.StockMax))
-		return shape{
-			Balances: few(balance, sequenceUsers, "balances"),
-			Prices:   few(rapid.Int64Range(0, 9), sequenceProducts, "prices"),
-			Stocks:   few(stock, sequenceProducts, "stocks"),
-		}
-	})
-}
-
-func genStep(kind string) *rapid.Generator[step] {
-	// The one that does not exist comes up less often than the others.
-	user := rapid.SampledFrom([]int{0, 0, 0, 1, 1, 1, 2, 2, sequenceUsers})
-	product := rapid.SampledFrom([]int{0, 0, 0, 1, 1, 2, 2, 3, sequenceProducts})
-	quantity := rapid.SampledFrom([]int64{1, 0, 1, 0, 2, 5})
-	return rapid.Custom(func(t *rapid.T) step {
-		st := step{Kind: kind, User: user.Draw(t, "user"), Key: rapid.IntRange(0, sequenceKeys-1).Draw(t, "key")}
-		switch kind {
-		case "place":
-			st.Quantity = make([]int64, sequenceProducts+1)
-			for i := range sequenceProducts {
-				st.Quantity[i] = quantity.Draw(t, "quantity")
-			}
-			if p := product.Draw(t, "product"); st.Quantity[p] == 0 {
-				st.Quantity[p] = 1 // at least one line
-			}
-		case "charge":
-			st.Amount = rapid.SampledFrom([]int64{1, 2, 10, 30, engine.BalanceMax - 20, engine.BalanceMax}).Draw(t, "amount")
-		case "restock":
-			st.User, st.Product = 0, product.Draw(t, "product")
-			st.Amount = rapid.SampledFrom([]int64{1, 3, -1, -3, -8, 8, engine.StockMax, -engine.StockMax}).Draw(t, "delta")
-		}
-		return st
-	})
-}
-
-func testSequence(t *testing.T, kinds ...string) {
-	s, met := common.open(t), map[string]int{}
+// testSequence runs operations of some kinds; of those in must, every outcome there is has to be met.
+func testSequence(t *testing.T, must []string, others ...string) {
+	kinds := slices.Concat(must, others)
+	l := lab.open(t)
+	c := engine.Config{Hold: sequenceHold, RefundWindow: sequenceRefund, IdempotencyTTL: 10_000 * time.Hour}
+	w := &world{together: l.room(t, 0, c), oneByOne: l.room(t, 1, c), replayed: l.room(t, 2, c), met: map[string]int{}}
 	rapid.Check(t, func(t *rapid.T) {
-		sh := genShape().Draw(t, "shape")
-		together, oneByOne := newWorld(s, sh), newWorld(s, sh)
-		var runs [][]step
+		w.begin(t, genShape().Draw(t, "shape"))
 		earlier := map[string][]step{}
-		for range rapid.SampledFrom([]int{1, 2, 2 * len(kinds)}).Draw(t, "runs") {
+		for range rapid.SampledFrom([]int{2, 3 * len(kinds), 5 * len(kinds)}).Draw(t, "runs") {
+			turn := rapid.SampledFrom([]time.Duration{0, 0, 0, 0, 0, 0, 0, 0, time.Millisecond, time.Millisecond, 61 * time.Second, sequenceHold - time.Millisecond, sequenceHold, sequenceRefund, 72*time.Hour - time.Minute})
+			w.at = w.at.Add(turn.Draw(t, "turn"))
 			kind := rapid.SampledFrom(kinds).Draw(t, "kind")
+			if kind == "let go" {
+				w.letGo(t)
+				continue
+			}
+			behind := rapid.IntRange(0, 4).Draw(t, "behind") == 4
 			var run []step
 			for range rapid.SampledFrom([]int{2, 5, 12, 25}).Draw(t, "steps") {
-				st := genStep(kind).Draw(t, "step")
+				st := w.genStep(kind).Draw(t, "step")
 				if before := earlier[kind]; len(before) > 0 && rapid.IntRange(0, 3).Draw(t, "again") == 3 {
 					st = rapid.SampledFrom(before).Draw(t, "earlier step")
 				}
+				st.ID, st.Behind = w.nextID, behind
+				w.nextID++
 				earlier[kind] = append(earlier[kind], st)
 				run = append(run, st)
 			}
-			runs = append(runs, run)
+			w.run(t, run)
 		}
-
-		var replies [2][]string
-		var states [2][]string
-		for i, w := range []*world{together, oneByOne} {
-			w.from = position(t, s.Engine, 0)
-			for _, run := range runs {
-				n := len(run)
-				if w == oneByOne {
-					n = 1
-				}
-				replies[i] = append(replies[i], w.run(run, len(replies[i]), n)...)
-			}
-			states[i] = w.state(t)
-		}
-		steps := slices.Concat(runs...)
-		for i := range replies[0] {
-			outcome, _, _ := strings.Cut(replies[0][i], ":")
-			met[steps[i].Kind+": "+outcome]++
-			if replies[0][i] != replies[1][i] {
-				t.Fatalf("operation %d, %+v:\ntogether:   %s\none by one: %s", i, steps[i], replies[0][i], replies[1][i])
-			}
-		}
-		if !reflect.DeepEqual(states[0], states[1]) {
-			t.Fatalf("the states differ:\ntogether:\n%s\none by one:\n%s", strings.Join(states[0], "\n"), strings.Join(states[1], "\n"))
-		}
+		w.compare(t)
+		w.replay(t, rapid.IntRange(1, 3).Draw(t, "parts of the replay"))
 	})
-	t.Logf("met: %v", met)
-	for _, kind := range kinds {
-		wantMet(t, met, outcomes[kind])
+	t.Logf("met: %v", w.met)
+	for _, kind := range must {
+		wantMet(t, w.met, outcomes[kind])
 	}
 }
 
-// outcomes are what each kind of operation can end in.
-var outcomes = map[string][]string{
-	"place": {
-		"place: done", "place: replay", "place: " + engine.ErrKeyReused.Error(), "place: " + engine.ErrUserNotFound.Error(),
-		"place: " + engine.ErrProductNotFound.Error(), "place: " + engine.ErrOutOfStock.Error(),
-		"place: " + engine.ErrInsufficientBalance.Error(),
-	},
-	"charge": {
-		"charge: done", "charge: replay", "charge: " + engine.ErrKeyReused.Error(), "charge: " + engine.ErrUserNotFound.Error(),
-		"charge: " + engine.ErrBalanceLimit.Error(),
-	},
-	"restock": {
-		"restock: done", "restock: replay", "restock: " + engine.ErrKeyReused.Error(), "restock: " + engine.ErrProductNotFound.Error(),
-		"restock: " + engine.ErrOutOfStock.Error(), "restock: " + engine.ErrStockLimit.Error(),
-	},
+func TestCall_OfNOrdersEqualsNCalls(t *testing.T)   { testSequence(t, []string{"place"}) }
+func TestCall_OfNChargesEqualsNCalls(t *testing.T)  { testSequence(t, []string{"charge"}) }
+func TestCall_OfNRestocksEqualsNCalls(t *testing.T) { testSequence(t, []string{"restock"}) }
+
+func TestCall_OfNHeldOrdersEqualsNCalls(t *testing.T) {
+	testSequence(t, []string{"reserve", "pay", "expire"}, "pay")
 }
 
-func TestCall_OfNOrdersEqualsNCalls(t *testing.T)    { testSequence(t, "place") }
-func TestCall_OfNChargesEqualsNCalls(t *testing.T)   { testSequence(t, "charge") }
-func TestCall_OfNRestocksEqualsNCalls(t *testing.T)  { testSequence(t, "restock") }
-func TestCall_OfNOfAnyKindEqualsNCalls(t *testing.T) { testSequence(t, "place", "charge", "restock") }
+func TestCall_OfNCancelsEqualsNCalls(t *testing.T) {
+	testSequence(t, []string{"cancel"}, "place", "reserve", "pay", "let go", "cancel")
+}
+
+func TestCall_OfNChangesOfCartsEqualsNCalls(t *testing.T) {
+	testSequence(t, []string{"cart", "keyed cart"}, "place", "reserve")
+}
+
+func TestCall_OfNOfAnyKindEqualsNCalls(t *testing.T) {
+	testSequence(t, nil, "place", "reserve", "pay", "cancel", "expire", "cart", "keyed cart", "charge", "restock", "let go")
+}

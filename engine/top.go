@@ -32,7 +32,7 @@ func (e *Engine) Top(ctx context.Context, limit int) (time.Time, []Seller, error
 	if limit < 1 || limit > TopMax {
 		return time.Time{}, nil, invalid("limit must be 1 to %d", TopMax)
 	}
-	r, err := e.top.do(ctx, e.cfg.OperationTimeout, e.readTop)
+	r, err := e.top.Do(ctx, e.cfg.OperationTimeout, e.readTop)
 	if err != nil {
 		return time.Time{}, nil, err
 	}

@@ -35,7 +35,7 @@ local code = {
     cart_changed = 14,
     cart_empty = 15,
     cart_full = 16,
-    archive_behind = 17,
+    order_changed = 17,
     hold_not_due = 18,
 }
 

@@ -32,7 +32,7 @@
 --   corrupt               10, product id whose share is missing
 --   order_not_found       11
 --   order_not_cancelable  13, status (PENDING: the deadline has passed; SUCCESS: too late)
---   archive_behind        17
+--   order_changed         17
 --   hold_not_due          18
 --   error DOOR: not done, the door is shut
 -- Event
@@ -41,7 +41,7 @@
 local OK, REPLAY, KEY_REUSED, BACKLOG = code.ok, code.replay, code.key_reused, code.backlog
 local USER_NOT_FOUND, BALANCE_LIMIT, CORRUPT = code.user_not_found, code.balance_limit, code.corrupt
 local ORDER_NOT_FOUND, ORDER_NOT_CANCELABLE = code.order_not_found, code.order_not_cancelable
-local ARCHIVE_BEHIND, HOLD_NOT_DUE = code.archive_behind, code.hold_not_due
+local ORDER_CHANGED, HOLD_NOT_DUE = code.order_changed, code.hold_not_due
 
 local door, shut = enter()
 if shut then return shut end
@@ -62,7 +62,8 @@ end
 for i = 1, u do balances[users[i]] = tonumber(found[k + n + i] or nil) end
 for i = 1, s do stocks[products[i]] = tonumber(found[k + n + u + i] or nil) end
 for i = 1, #minutes do minute_keys[minutes[i]] = KEYS[minute_at + i] end
--- Orders whose events the books held then may have been let go, and changed again, before the wish arrived.
+-- An order that the books knew when Redis had let go more than they knew of may have been changed since. Like one that
+-- was paid after it was read, it must be read again: order_changed.
 local let_go = tonumber(redis.call('HGET', KEYS[1], 'let_go') or 0)
 redis.call('ZCARD', KEYS[4]) -- refuses a wrong type before the first write
 
@@ -117,7 +118,7 @@ local function roll_back(order, order_id, operation, wish)
         if not balance then return pack(USER_NOT_FOUND) end
         if balance + order.total > BALANCE_MAX then return pack(BALANCE_LIMIT, balance) end
         local minute = math.floor(sold_at(order) / 60000)
-        assert(minute_keys[minute], 'the minute of a sale is not among the keys')
+        if not minute_keys[minute] then return pack(ORDER_CHANGED) end -- it was paid since
         take_back(lines, minute)
         balance = balance + order.total
         balances[user] = balance
@@ -137,7 +138,7 @@ local function held(i, user, wish)
     if not orders[key] then
         local _, _, _, _, archived, archived_events = cmsgpack.unpack(wish)
         if archived == '' then return nil, pack(ORDER_NOT_FOUND) end
-        if archived_events < let_go then return nil, pack(ARCHIVE_BEHIND) end
+        if archived_events < let_go then return nil, pack(ORDER_CHANGED) end
         orders[key] = open_order(archived)
     end
     if orders[key].user ~= user then return nil, pack(ORDER_NOT_FOUND) end

@@ -27,6 +27,10 @@ func (b *Books) CreateUser(ctx context.Context, name, email string) (engine.User
 	if errors.As(err, &pg) && pg.Code == uniqueViolation {
 		return engine.User{}, engine.ErrEmailTaken
 	}
+	if isOpen(err) {
+		b.log.Warn("user perhaps created", "error", err)
+		return engine.User{}, engine.ErrUnknown
+	}
 	if err != nil {
 		return engine.User{}, unavailable("writing the user", err)
 	}
@@ -61,6 +65,10 @@ func (b *Books) CreateProduct(ctx context.Context, name string, price, stock int
 	err := b.pool.QueryRow(ctx, `
 		INSERT INTO products (name, price, initial_stock) VALUES ($1, $2, $3) RETURNING id, version, created_at`,
 		name, price, stock).Scan(&p.ID, &p.Version, &p.CreatedAt)
+	if isOpen(err) {
+		b.log.Warn("product perhaps created", "error", err)
+		return engine.Product{}, engine.ErrUnknown
+	}
 	if err != nil {
 		return engine.Product{}, unavailable("writing the product", err)
 	}

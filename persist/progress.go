@@ -3,7 +3,6 @@ package persist
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"stampede/engine"
@@ -20,20 +19,20 @@ const (
 // events of all epochs: an epoch that has none yet has no position that a checkpoint could reach.
 type progress struct {
 	books       *Books
-	doors       []fresh[int64]
-	checkpoints fresh[[]int64]
+	doors       []engine.Shared[int64]
+	checkpoints engine.Shared[[]int64]
 }
 
 func newProgress(b *Books) *progress {
-	p := &progress{books: b, doors: make([]fresh[int64], b.engine.Keys().Partitions())}
-	for n := range p.doors {
-		p.doors[n].read = func(ctx context.Context) (int64, error) {
-			v, err := b.engine.Look(ctx, n)
-			return v.Events(), err
-		}
-	}
-	p.checkpoints.read = p.readCheckpoints
-	return p
+	return &progress{books: b, doors: make([]engine.Shared[int64], b.engine.Keys().Partitions())}
+}
+
+// held returns how many events a partition of Redis has.
+func (p *progress) held(ctx context.Context, partition int) (int64, error) {
+	return p.doors[partition].Do(ctx, progressWait, func(ctx context.Context) (int64, error) {
+		v, err := p.books.engine.Look(ctx, partition)
+		return v.Events(), err
+	})
 }
 
 func (p *progress) readCheckpoints(ctx context.Context) (events []int64, err error) {
@@ -51,12 +50,12 @@ func (p *progress) readCheckpoints(ctx context.Context) (events []int64, err err
 func (p *progress) await(ctx context.Context, partition int) error {
 	ctx, cancel := context.WithTimeout(ctx, progressWait)
 	defer cancel()
-	until, err := p.doors[partition].get(ctx)
+	until, err := p.held(ctx, partition)
 	if err != nil {
 		return err
 	}
 	for wait := progressPause; ; wait = min(2*wait, progressPauseMx) {
-		events, err := p.checkpoints.get(ctx)
+		events, err := p.checkpoints.Do(ctx, progressWait, p.readCheckpoints)
 		if err == nil && events[partition] >= until {
 			return nil
 		}
@@ -69,58 +68,5 @@ func (p *progress) await(ctx context.Context, partition int) error {
 		if ctx.Err() != nil {
 			return fmt.Errorf("%w: the writer is behind: what was answered just now is not in Postgres yet", engine.ErrOverloaded)
 		}
-	}
-}
-
-// fresh lets callers share a read that began after each of them came.
-type fresh[T any] struct {
-	read func(ctx context.Context) (T, error)
-
-	mu   sync.Mutex
-	next *flight[T] // waits for the one that is on its way
-	busy bool
-}
-
-type flight[T any] struct {
-	done  chan struct{}
-	value T
-	err   error
-}
-
-func (f *fresh[T]) get(ctx context.Context) (value T, err error) {
-	f.mu.Lock()
-	if f.next == nil {
-		f.next = &flight[T]{done: make(chan struct{})}
-	}
-	mine := f.next
-	if !f.busy {
-		f.busy = true
-		go f.fly()
-	}
-	f.mu.Unlock()
-	select {
-	case <-mine.done:
-		return mine.value, mine.err
-	case <-ctx.Done():
-		return value, unavailable("waiting for a read", ctx.Err())
-	}
-}
-
-// fly reads as long as callers wait. It has a context of its own: no caller's end may fail the others.
-func (f *fresh[T]) fly() {
-	for {
-		f.mu.Lock()
-		now := f.next
-		f.next = nil
-		if now == nil {
-			f.busy = false
-			f.mu.Unlock()
-			return
-		}
-		f.mu.Unlock()
-		ctx, cancel := context.WithTimeout(context.Background(), progressWait)
-		now.value, now.err = f.read(ctx)
-		cancel()
-		close(now.done)
 	}
 }

@@ -48,13 +48,20 @@ type world struct {
 func start(t *testing.T, c shop.Config) *world {
 	t.Helper()
 	w := &world{Shop: shoptest.Start(t, stack.Options{}, c), t: t}
-	conn, err := pgx.Connect(t.Context(), w.Stack.PostgresURL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close(context.Background()) })
-	w.conn, w.keys = conn, w.Engine.Keys()
+	w.keys = w.Engine.Keys()
+	w.connect()
 	return w
+}
+
+// connect opens the look into Postgres, anew after Postgres was killed.
+func (w *world) connect() {
+	w.t.Helper()
+	conn, err := pgx.Connect(w.t.Context(), w.Stack.PostgresURL())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	w.conn = conn
 }
 
 // startTwo runs two shops on the same servers.
@@ -62,14 +69,21 @@ func startTwo(t *testing.T, c shop.Config) *world {
 	t.Helper()
 	w := start(t, c)
 	w.second = w.Open()
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		if err := w.second.Close(ctx); err != nil {
-			t.Errorf("close the second shop: %v", err)
-		}
-	})
+	t.Cleanup(w.closeSecond)
 	return w
+}
+
+func (w *world) closeSecond() {
+	w.t.Helper()
+	if w.second == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := w.second.Close(ctx); err != nil {
+		w.t.Errorf("close the second shop: %v", err)
+	}
+	w.second = nil
 }
 
 // engines are those of both shops.
@@ -152,21 +166,6 @@ func (w *world) awaitNoHolds() time.Time {
 		}
 		if time.Now().After(deadline) {
 			w.t.Fatalf("%d holds never end", left)
-		}
-	}
-}
-
-// awaitDoors waits until both shops sell again.
-func (w *world) awaitDoors() {
-	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
-	defer cancel()
-	for _, e := range w.live() {
-		for ctx.Err() == nil && (e.CheckDoors(ctx) != nil || e.AwaitReady(ctx) != nil) {
-			time.Sleep(5 * time.Millisecond)
-		}
-		if err := e.Ready(); err != nil {
-			w.t.Fatalf("the door stays shut: %v", err)
 		}
 	}
 }

@@ -53,7 +53,7 @@ var (
 	forbidden        = &problem{status: 403, code: "forbidden", title: "Not allowed"}
 	userNotFound     = &problem{status: 404, code: "user_not_found", title: "No such user", detail: "There is no user with this id."}
 	productNotFound  = &problem{status: 404, code: "product_not_found", title: "No such product"}
-	orderNotFound    = &problem{status: 404, code: "order_not_found", title: "No such order", detail: "This user has no order with this id."}
+	orderNotFound    = &problem{status: 404, code: "order_not_found", title: "No such order", detail: "There is no order with this id, or it is not this user's."}
 	pathNotFound     = &problem{status: 404, code: "not_found", title: "No such path", detail: "There is nothing at this path."}
 	wrongMethod      = &problem{status: 405, code: "method_not_allowed", title: "Method not allowed", detail: "This path does not take this method; the Allow header names those it takes."}
 	outOfStock       = &problem{status: 409, code: "out_of_stock", title: "Not enough stock"}

@@ -57,6 +57,10 @@ test-long: setup-test ## The same with the long tests at their full counts (hour
 bench-smoke: setup build ## A few seconds of each benchmark, to see that they run
 	go run ./bench smoke
 
+.PHONY: bench-memory
+bench-memory: setup build ## Bytes of Redis memory an order and a user, in half a minute
+	go run ./bench memory
+
 .PHONY: lint
 lint: tools ## Check format, go vet, golangci-lint (also who may import whom) and the Lua scripts
 	@.make/lint

@@ -131,7 +131,14 @@ func (m *memory) measure(ctx context.Context, s *shop, client *redis.Client) (*m
 		return nil, err
 	}
 	r.BytesAnOrder = float64(after-before) / float64(r.Orders)
-	r.Records, err = countOrders(ctx, client)
+	if r.Records, err = countOrders(ctx, client); err != nil {
+		return nil, err
+	}
+	m.say("Auditing the books")
+	violations, err := s.audit(ctx)
+	if err == nil && violations != "" {
+		err = fmt.Errorf("the books do not close: %.2000s", violations)
+	}
 	return r, err
 }
 

@@ -2,7 +2,7 @@
 -- there they look like globals. A new one that scripts use is added here, and nowhere else.
 local door = {
     "pack", "sub", "epoch", "behind", "clock_offset_ms", "backlog_cap_bytes", "idempotency_ttl_s",
-    "code", "BALANCE_MAX", "STOCK_MAX", "ENTRY_OVERHEAD_BYTES", "UNPACK_MAX",
+    "code", "BALANCE_MAX", "STOCK_MAX", "ENTRY_OVERHEAD_BYTES", "UNPACK_MAX", "EVENT_VERSION",
     "enter", "gather", "emit", "put", "keep",
 }
 local sale = {

@@ -9,9 +9,11 @@ import (
 	"time"
 )
 
-// EventVersion is the version of events that this program writes and reads. A later version may append fields to
-// an event and add kinds; both are read over by this one only after it is told so, by a new version number.
-const EventVersion = 1
+// EventVersion is the version of the events that this program writes; it reads them and all earlier ones. A new kind of
+// event, or a new field, takes a new version: an older program then stops at the entry instead of guessing.
+//
+// Version 1 had the kinds Ordered, Credited and Restocked. Version 2 added Stepped and Carted.
+const EventVersion = 2
 
 // EventKind says what an event records. The numbers stand in the journal.
 type EventKind int
@@ -118,8 +120,8 @@ func ParseEntry(id string, values map[string]any) (Entry, error) {
 
 // Events reads the entry's payload.
 func (e *Entry) Events() ([]Event, error) {
-	if e.Version != EventVersion {
-		return nil, fmt.Errorf("entry %v has version %d, this program reads %d", e.Last, e.Version, EventVersion)
+	if e.Version < 1 || e.Version > EventVersion {
+		return nil, fmt.Errorf("entry %v has version %d, this program reads 1 to %d", e.Last, e.Version, EventVersion)
 	}
 	if e.First < 1 || e.Last.Seq < e.First || e.Last.Seq-e.First >= int64(len(e.Payload)) {
 		return nil, fmt.Errorf("entry %v cannot hold events %d to %d", e.Last, e.First, e.Last.Seq)

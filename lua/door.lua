@@ -42,6 +42,8 @@ local code = {
 -- The cap of a balance and of a charge, in minor units.
 local BALANCE_MAX = 100000000000000
 local STOCK_MAX = 1000000000
+-- See engine/event.go.
+local EVENT_VERSION = 2
 -- What a stream entry costs Redis beside its payload: id, field names, listpack and radix tree node.
 local ENTRY_OVERHEAD_BYTES = 96
 -- unpack fails near 8,000 values (LUAI_MAXCSTACK).
@@ -91,7 +93,7 @@ local function emit(door, pieces, count)
     local payload = table.concat(pieces)
     local last_seq = door.seq + count
     redis.call('XADD', KEYS[2], string.format('%.0f-%.0f', epoch, last_seq),
-        'v', 1, 'f', door.seq + 1, 'd', payload)
+        'v', EVENT_VERSION, 'f', door.seq + 1, 'd', payload)
     redis.call('HSET', KEYS[1], 'seq', last_seq, 'bytes', door.bytes + #payload + ENTRY_OVERHEAD_BYTES,
         'minute', door.minute)
 end

@@ -61,7 +61,7 @@ func (e *Engine) cartLines(ctx context.Context, p *partition, user int64) ([]Lin
 		return nil, ErrUserNotFound
 	}
 	record, _ := values[1].(string)
-	return decodeCart(record)
+	return DecodeCart(record)
 }
 
 // liveCart puts names, prices and stocks to the lines of a cart.
@@ -145,7 +145,7 @@ func (e *Engine) changeCart(ctx context.Context, op *cartOp) (Cart, error) {
 	if err := e.partitionOf(op.user).queue.do(ctx, cartKind, op, 1); err != nil {
 		return Cart{}, err
 	}
-	lines, err := decodeCart(op.record)
+	lines, err := DecodeCart(op.record)
 	if err != nil {
 		return Cart{}, err
 	}
@@ -209,6 +209,9 @@ func decodeCartAnswer(user int64, answer string) (Cart, error) {
 	const fields = 4
 	d := &decoder{b: []byte(answer)}
 	n := d.array(fields * LinesMax)
+	if d.err == nil && n%fields != 0 {
+		d.err = fmt.Errorf("%d values are no items of %d", n, fields)
+	}
 	cart := Cart{UserID: user, Items: make([]CartItem, n/fields)}
 	for i := range cart.Items {
 		item := &cart.Items[i]
@@ -223,6 +226,7 @@ func decodeCartAnswer(user int64, answer string) (Cart, error) {
 		}
 		item.Name, item.Price = product.Name, product.Price
 	}
+	d.end()
 	if d.err != nil {
 		return Cart{}, fmt.Errorf("%w: answer of a cart: %v", ErrCorrupt, d.err) //nolint:errorlint // for the log
 	}

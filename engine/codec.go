@@ -68,6 +68,13 @@ func (d *decoder) array(limit int) int {
 	return int(n)
 }
 
+// end makes sure that nothing is left.
+func (d *decoder) end() {
+	if d.err == nil && len(d.b) > 0 {
+		d.err = fmt.Errorf("%d bytes more than expected", len(d.b))
+	}
+}
+
 func (d *decoder) ints(limit int) []int64 {
 	n := d.array(limit)
 	if d.err != nil {

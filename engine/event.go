@@ -169,7 +169,7 @@ func (d *decoder) event() Event {
 		cart := d.string()
 		e.Answer, e.Scope = d.string(), e.UserID
 		if d.err == nil {
-			e.Cart, d.err = decodeCart(cart)
+			e.Cart, d.err = DecodeCart(cart)
 		}
 	case Credited:
 		want = 8

@@ -41,15 +41,17 @@ func (e *Engine) SendAt(epoch int64, at time.Time, ops ...*Op) []Outcome {
 }
 
 // RollAt takes minutes that have left the window at that time out of a partition's totals, in calls that look at
-// so many minutes, from the first that counts on. It returns how many calls that took.
-func (e *Engine) RollAt(epoch int64, at time.Time, partition int, first, minutes int64) (calls int, err error) {
+// so many minutes, from the first that counts on. each, if any, runs after every call.
+func (e *Engine) RollAt(epoch int64, at time.Time, partition int, first, minutes int64, each func()) (calls int, err error) {
 	next := rollOp{first: first, cursor: "0", minutes: minutes}
 	for {
 		op := next
 		if got := e.SendAt(epoch, at, &Op{newDirect(rollKind, &op), partition})[0]; got.Err != nil {
 			return calls, got.Err
 		}
-		calls++
+		if calls++; each != nil {
+			each()
+		}
 		if op.rolled >= op.horizon {
 			return calls, nil
 		}

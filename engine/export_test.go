@@ -175,7 +175,7 @@ func (o *Op) outcome() Outcome {
 		}
 		return stepOutcome(b.order, b.record, b.balance)
 	case *cartOp:
-		lines, err := decodeCart(b.record)
+		lines, err := DecodeCart(b.record)
 		return Outcome{Err: err, Replayed: b.replayed, Cart: lines, Answer: b.answer}
 	case *chargeOp:
 		return Outcome{RefID: b.charge, Replayed: b.replayed, After: b.balance}
@@ -256,16 +256,31 @@ var (
 	ErrOrderChanged = errOrderChanged
 )
 
-// DecodeCart reads a cart's record; it panics where that is none.
-func DecodeCart(record string) []Line {
-	lines, err := decodeCart(record)
+// MustDecodeCart reads a cart's record; it panics where that is none.
+func MustDecodeCart(record string) []Line {
+	lines, err := DecodeCart(record)
 	if err != nil {
 		panic(err)
 	}
 	return lines
 }
 
-// ListOp is what List queues for one partition.
-func (e *Engine) ListOp(l Listing) *Op {
-	return &Op{newDirect(listKind, &listOp{product: l.Product, initial: l.InitialStock}), e.keys.Home(l.ID)}
+// ListOp is what List queues for a partition.
+func (e *Engine) ListOp(l Listing, partition int) *Op {
+	op := &listOp{product: l.Product}
+	if e.keys.Home(l.ID) == partition {
+		op.initial = l.InitialStock
+	}
+	return &Op{newDirect(listKind, op), partition}
+}
+
+// KeysOf are the KEYS of a call with one operation.
+func (e *Engine) KeysOf(o *Op) []string {
+	c := &call{}
+	e.partitions[o.partition].encode(c, o.op.kind, header{epoch: 1}, []*operation{o.op})
+	keys := make([]string, len(c.key))
+	for i, key := range c.key {
+		keys[i] = key.(string)
+	}
+	return keys
 }

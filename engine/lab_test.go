@@ -45,15 +45,15 @@ func (p *packageLab) open(t *testing.T) *packageLab {
 
 // room is one of the lab's databases, with an engine on it that does not run by itself.
 type room struct {
-	e      *engine.Engine
-	redis  redis.UniversalClient
-	number int
+	e     *engine.Engine
+	redis redis.UniversalClient
+	at    time.Time // at which calls of the room are made; zero: now
 }
 
 // room empties a database and opens its doors.
 func (p *packageLab) room(t *testing.T, number int, c engine.Config) *room {
 	t.Helper()
-	r := &room{number: number}
+	r := &room{}
 	r.e = p.engine(t, number, c)
 	client, err := engine.Connect(p.url(number), 4, 5*time.Second)
 	if err != nil {
@@ -126,12 +126,26 @@ func (r *room) run(t *testing.T) *engine.Engine {
 	return r.e
 }
 
-// stock lists products, with the same figures in every partition's home; ids begin at 1.
+// send makes a call at the room's time, or now where none is set.
+func (r *room) send(t rapid.TB, op *engine.Op) {
+	t.Helper()
+	var got engine.Outcome
+	if r.at.IsZero() {
+		got = r.e.Send(1, op)[0]
+	} else {
+		got = r.e.SendAt(1, r.at, op)[0]
+	}
+	if got.Err != nil {
+		t.Fatal(got.Err)
+	}
+}
+
+// stock lists products in every partition, with their units at home.
 func (r *room) stock(t rapid.TB, products ...engine.Listing) {
 	t.Helper()
 	for p := range r.e.Keys().Partitions() {
-		if err := r.e.ListBehind(p, 1, products); err != nil {
-			t.Fatal(err)
+		for _, l := range products {
+			r.send(t, r.e.ListOp(l, p))
 		}
 	}
 }
@@ -141,17 +155,13 @@ func (r *room) fund(t rapid.TB, balances ...int64) {
 	t.Helper()
 	for i, balance := range balances {
 		user := int64(i + 1)
-		p := r.e.Keys().OfUser(user)
-		if err := r.e.EnrollBehind(p, 1, []int64{user}); err != nil {
+		if err := r.e.EnrollBehind(r.e.Keys().OfUser(user), 1, []int64{user}); err != nil {
 			t.Fatal(err)
 		}
-		if balance == 0 {
-			continue
-		}
-		op := r.e.ChargeOp(engine.ChargeRequest{UserID: user, Amount: balance, Key: "funds"})
-		op.SetID(user)
-		if got := r.e.Send(1, op)[0]; got.Err != nil {
-			t.Fatal(got.Err)
+		if balance > 0 {
+			op := r.e.ChargeOp(engine.ChargeRequest{UserID: user, Amount: balance, Key: "funds"})
+			op.SetID(user)
+			r.send(t, op)
 		}
 	}
 }

@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 		mustSet("rapid.checks", strconv.Itoa(checks))
 	}
 	if !isSet("rapid.steps") {
-		mustSet("rapid.steps", "100")
+		mustSet("rapid.steps", "80")
 	}
 	code := m.Run()
 	closeShops()

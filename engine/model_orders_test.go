@@ -25,7 +25,7 @@ var modelOutcomes = slices.Concat(
 	ended("add to cart", "done", engine.ErrUserNotFound.Error(), engine.ErrProductNotFound.Error(), engine.ErrCartFull.Error()),
 	ended("add to cart once", "done", "replay", engine.ErrKeyReused.Error(), engine.ErrProductNotFound.Error(), engine.ErrCartFull.Error()),
 	ended("order cart", "done", "replay", engine.ErrKeyReused.Error(), engine.ErrCartEmpty.Error(), engine.ErrOutOfStock.Error()),
-	ended("expire", "done"), ended("top", "done", "several"),
+	ended("expire", "done"), ended("top", "done", "several", "a tie"),
 )
 
 func idBytes(id int64) string { return string(binary.BigEndian.AppendUint64(nil, uint64(id))) }

@@ -296,7 +296,13 @@ func TestShop_AnswersAsItsModelDoes(t *testing.T) {
 	for _, kind := range []string{"charge", "restock"} {
 		wantMet(t, met, outcomes[kind])
 	}
-	wantMet(t, met, modelOutcomes)
+	rare := 3 // of so few runs as the short test has
+	if long {
+		rare = 0
+	}
+	if missing := slices.DeleteFunc(slices.Clone(modelOutcomes), func(what string) bool { return met[what] > 0 }); len(missing) > rare {
+		wantMet(t, met, modelOutcomes)
+	}
 }
 
 // wantMet checks that random operations ran into every outcome there is.

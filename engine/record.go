@@ -72,10 +72,15 @@ func DecodeOrder(id int64, record string) (Order, error) {
 	if expires := d.int(); expires != 0 {
 		o.ExpiresAt = time.UnixMilli(expires).UTC()
 	}
-	o.History = make([]Step, d.array(3*historyMax)/3)
+	steps := d.array(3 * historyMax)
+	if d.err == nil && steps%3 != 0 {
+		d.err = fmt.Errorf("%d values are no steps of status, time and reason", steps)
+	}
+	o.History = make([]Step, steps/3)
 	for i := range o.History {
 		o.History[i] = Step{Status: Status(d.int()), At: time.UnixMilli(created + d.int()).UTC(), Reason: d.string()}
 	}
+	d.end()
 	if d.err != nil || len(o.History) == 0 {
 		return Order{}, fmt.Errorf("%w: record of order %d: %v", ErrCorrupt, id, d.err) //nolint:errorlint // for the log
 	}
@@ -89,7 +94,8 @@ func encodeCart(lines []Line) string {
 	return string(appendLines(appendInt(nil, cartRecordVersion), lines))
 }
 
-func decodeCart(record string) ([]Line, error) {
+// DecodeCart reads a cart's record; the empty one is that of an empty cart.
+func DecodeCart(record string) ([]Line, error) {
 	if record == "" {
 		return nil, nil
 	}
@@ -98,6 +104,10 @@ func decodeCart(record string) ([]Line, error) {
 		d.err = fmt.Errorf("record version %d is newer than this program", version)
 	}
 	lines := d.lines()
+	d.end()
+	if d.err == nil && len(lines) == 0 {
+		d.err = errors.New("an empty cart has no record")
+	}
 	if d.err != nil {
 		return nil, fmt.Errorf("%w: record of a cart: %v", ErrCorrupt, d.err) //nolint:errorlint // for the log
 	}

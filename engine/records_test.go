@@ -70,12 +70,12 @@ func TestCartRecord_ComesBackAsItWas(t *testing.T) {
 		full[i] = Line{ProductID: IDMax - int64(i), Quantity: QuantityMax}
 	}
 	for _, want := range [][]Line{{{ProductID: 1, Quantity: 1}}, full} {
-		got, err := decodeCart(encodeCart(want))
+		got, err := DecodeCart(encodeCart(want))
 		if err != nil || !slices.Equal(got, want) {
 			t.Errorf("%v, %v, want %v", got, err, want)
 		}
 	}
-	if got, err := decodeCart(""); err != nil || len(got) != 0 {
+	if got, err := DecodeCart(""); err != nil || len(got) != 0 {
 		t.Errorf("no record: %v, %v", got, err)
 	}
 }
@@ -83,14 +83,14 @@ func TestCartRecord_ComesBackAsItWas(t *testing.T) {
 func TestCartRecord_CutShortOrOfALaterVersionIsCorrupt(t *testing.T) {
 	record := encodeCart([]Line{{ProductID: IDMax, Quantity: QuantityMax}, {ProductID: 1, Quantity: 300}})
 	for n := 1; n < len(record); n++ {
-		if _, err := decodeCart(record[:n]); !errors.Is(err, ErrCorrupt) {
+		if _, err := DecodeCart(record[:n]); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%d of %d bytes: %v", n, len(record), err)
 		}
 	}
 	odd := appendInts(appendInt(nil, cartRecordVersion), []int64{1, 2, 3})
 	long := appendLines(appendInt(nil, cartRecordVersion), make([]Line, LinesMax+1))
 	for what, record := range map[string]string{"a later version": "\x02" + record[1:], "half a pair": string(odd), "too long": string(long)} {
-		if _, err := decodeCart(record); !errors.Is(err, ErrCorrupt) {
+		if _, err := DecodeCart(record); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -158,7 +158,7 @@ func FuzzDecodeCart(f *testing.F) {
 	f.Add(record[:len(record)/2], "\xdd\xff\xff\xff\xff") // an array of 4 Gi values
 	f.Add("", "")
 	f.Fuzz(func(t *testing.T, record, answer string) {
-		lines, err := decodeCart(record)
+		lines, err := DecodeCart(record)
 		if err != nil && !errors.Is(err, ErrCorrupt) {
 			t.Errorf("not called corrupt: %v", err)
 		}

@@ -38,7 +38,7 @@ func (w *world) read(t *rapid.T, st *step) {
 		if err != nil && !errors.Is(err, redis.Nil) {
 			t.Fatal(err)
 		}
-		st.cart = engine.DecodeCart(record)
+		st.cart = engine.MustDecodeCart(record)
 	case "pay", "cancel", "expire":
 		st.archived = nil
 		found := false

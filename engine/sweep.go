@@ -18,7 +18,7 @@ const (
 // sweep ends the holds whose deadline has come, and takes minutes that have left the window out of the top sellers, until ctx
 // ends. Several processes may do so at once: the scripts do each thing once.
 func (p *partition) sweep(ctx context.Context) {
-	rolled, last := time.Time{}, ""
+	rolled, before, logged := time.Time{}, "", ""
 	for {
 		err := p.expireHolds(ctx)
 		if err == nil && time.Since(rolled) >= rollEvery {
@@ -26,12 +26,17 @@ func (p *partition) sweep(ctx context.Context) {
 				rolled = time.Now()
 			}
 		}
+		text := ""
 		// A shut door says so itself, and a full queue to many.
-		known := errors.Is(err, ErrUnavailable) || errors.Is(err, ErrOverloaded)
-		if err != nil && ctx.Err() == nil && !known && err.Error() != last {
-			p.engine.cfg.Log.Warn("holds not swept", "partition", p.number, "error", err)
-			last = err.Error()
+		if err != nil && ctx.Err() == nil && !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrOverloaded) {
+			text = err.Error()
 		}
+		// Once may be chance: an order that another process has ended in between.
+		if text != "" && text == before && text != logged {
+			p.engine.cfg.Log.Warn("holds not swept", "partition", p.number, "error", err)
+			logged = text
+		}
+		before = text
 		timer := time.NewTimer(sweepEvery)
 		select {
 		case <-ctx.Done():

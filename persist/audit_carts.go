@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/tinylib/msgp/msgp"
 
 	"stampede/engine"
 )
@@ -195,31 +194,11 @@ func (a *audit) heldCarts(ctx context.Context, p int, of map[int64]cart) (map[in
 	held := map[int64]heldCart{}
 	for i, user := range users {
 		if record, stands := records[i].(string); stands {
-			lines, err := readCart([]byte(record))
+			lines, err := engine.DecodeCart(record)
 			held[user] = heldCart{lines, err}
 		}
 	}
 	return held, at, nil
-}
-
-// readCart reads a cart's record as lua/cart.lua writes it: version, then a flat array of product and quantity.
-func readCart(b []byte) (lines []engine.Line, err error) {
-	version, b, err := msgp.ReadIntBytes(b)
-	if err != nil || version != 1 {
-		return nil, fmt.Errorf("no record of a cart that this program reads: version %d, %w", version, err)
-	}
-	n, b, err := msgp.ReadArrayHeaderBytes(b)
-	for i := uint32(0); i+1 < n && err == nil; i += 2 {
-		var l engine.Line
-		if l.ProductID, b, err = msgp.ReadInt64Bytes(b); err == nil {
-			l.Quantity, b, err = msgp.ReadInt64Bytes(b)
-		}
-		lines = append(lines, l)
-	}
-	if err == nil && (len(b) > 0 || len(lines) == 0) {
-		err = errors.New("no record of a cart")
-	}
-	return lines, err
 }
 
 // cartsNow reads carts anew, and tells which of them have changed since Redis was looked at.

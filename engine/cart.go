@@ -74,12 +74,9 @@ func (e *Engine) liveCart(ctx context.Context, user int64, lines []Line) (Cart, 
 	for i, l := range lines {
 		ids[i] = l.ProductID
 	}
-	products, err := e.products(ctx, ids)
+	products, err := e.allProducts(ctx, ids)
 	if err != nil {
 		return Cart{}, err
-	}
-	if len(products) != len(lines) {
-		return Cart{}, fmt.Errorf("%w: of %d products in a cart %d are listed", ErrCorrupt, len(lines), len(products))
 	}
 	for i, p := range products {
 		cart.Items[i] = CartItem{

@@ -198,6 +198,15 @@ func (e *Engine) products(ctx context.Context, ids []int64) ([]Product, error) {
 	return products, nil
 }
 
+// allProducts is products for ids that carts or sales name: each must be there.
+func (e *Engine) allProducts(ctx context.Context, ids []int64) ([]Product, error) {
+	products, err := e.products(ctx, ids)
+	if err == nil && len(products) != len(ids) {
+		err = fmt.Errorf("%w: of %d products that were in use %d are listed", ErrCorrupt, len(ids), len(products))
+	}
+	return products, err
+}
+
 // shares reads the stock shares of products in every partition, in the order of ids; in partition 0 the catalogue
 // records follow where they are wanted.
 func (e *Engine) shares(ctx context.Context, ids []int64, catalogue bool) ([][]any, error) {

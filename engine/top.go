@@ -54,12 +54,9 @@ func (e *Engine) readTop(ctx context.Context) (topReading, error) {
 	for i, s := range sold {
 		ids[i] = s.ID
 	}
-	products, err := e.products(ctx, ids)
+	products, err := e.allProducts(ctx, ids)
 	if err != nil {
 		return topReading{}, err
-	}
-	if len(products) != len(sold) {
-		return topReading{}, fmt.Errorf("%w: of %d best sellers %d are listed", ErrCorrupt, len(sold), len(products))
 	}
 	for i := range sold {
 		sold[i].Product = products[i]

@@ -51,6 +51,7 @@ func TestKill_NoAnsweredOrderIsLost(t *testing.T) {
 	time.Sleep(500 * time.Millisecond)
 	s.awaitReady()
 	stop()
+	crowd.failToPay(s)
 	crowd.resolve(s)
 	crowd.check(s, dir)
 	s.stop()

@@ -21,10 +21,14 @@ type books struct {
 	reads  atomic.Int64
 	// late runs once, between a reader's look into the books and its return.
 	late func()
+	down atomic.Bool
 }
 
 func (b *books) archive(_ context.Context, id int64) (engine.Archived, error) {
 	b.reads.Add(1)
+	if b.down.Load() {
+		return engine.Archived{}, fmt.Errorf("%w: Postgres is down", engine.ErrUnavailable)
+	}
 	b.mu.Lock()
 	found, known := b.orders[id]
 	events, late := b.at.Events, b.late

@@ -150,7 +150,12 @@ func TestWriter_PostgresGoneCostsLagNotOrders(t *testing.T) {
 	for n := range 200 {
 		place(t, s, users[0], fmt.Sprintf("gone-%d", n), line(product, 1))
 	}
-	if _, err := s.Books.CreateUser(t.Context(), "A", "a@example.com"); !errors.Is(err, engine.ErrUnavailable) {
+	// A pooled connection that died under the request leaves its outcome open; without such a one it is not done.
+	_, err := s.Books.CreateUser(t.Context(), "A", "a@example.com")
+	for n := 0; errors.Is(err, engine.ErrUnknown) && n < 100; n++ {
+		_, err = s.Books.CreateUser(t.Context(), "A", "a@example.com")
+	}
+	if !errors.Is(err, engine.ErrUnavailable) {
 		t.Errorf("a user is created without Postgres: %v", err)
 	}
 	if err := s.Stack.Postgres().Resume(t.Context()); err != nil {

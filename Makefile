@@ -7,6 +7,8 @@ ARGS ?=
 # Packages and further go test flags for `make test`, e.g. make test PKG=./engine TESTFLAGS="-run Order -v".
 PKG ?= ./...
 TESTFLAGS ?=
+# How long `make fuzz` looks for bad input to each parser.
+FUZZTIME ?= 30s
 
 # Stamped into the binary. A tree that is not itself a git checkout (a tarball, also one unpacked
 # inside some other repository) or has no tag yet builds as "dev".
@@ -53,6 +55,10 @@ test: setup-test ## Run every test under the race detector, against real Redis a
 test-long: setup-test ## The same with the long tests at their full counts (hours)
 	STAMPEDE_TEST_LONG=1 $(GOTEST) -timeout 12h $(TESTFLAGS) $(PKG)
 
+.PHONY: fuzz
+fuzz: setup-test ## Fuzz each parser of requests for FUZZTIME
+	@.make/fuzz $(FUZZTIME)
+
 .PHONY: bench-smoke
 bench-smoke: setup build ## A few seconds of each benchmark, to see that they run
 	go run ./bench smoke
@@ -64,6 +70,11 @@ bench-memory: setup build ## Bytes of Redis memory an order and a user, in half 
 .PHONY: lint
 lint: tools ## Check format, go vet, golangci-lint (also who may import whom) and the Lua scripts
 	@.make/lint
+
+.PHONY: vuln
+vuln: ## Ask the Go vulnerability database about everything that the code calls (needs the network)
+	@.make/tools govulncheck
+	$(TOOLBIN)/govulncheck ./...
 
 .PHONY: fmt
 fmt: ## Format the Go code

@@ -32,7 +32,7 @@ func (s *emptyShop) Place(context.Context, engine.PlaceRequest) (engine.Order, b
 }
 
 // Check finds nothing wrong.
-func (s *emptyShop) Check(context.Context) (int64, []error) { return 0, nil }
+func (s *emptyShop) Check(context.Context) rest.Readiness { return rest.Readiness{} }
 
 // fixedOrder is as long as a real one in its encoding: 18 digits of an id, two steps of history.
 func fixedOrder() engine.Order {

@@ -61,7 +61,7 @@ func TestBacklog_AtItsCapRefusesWhatIsNewUntilAWriterComes(t *testing.T) {
 	wantStock(t, e, product, 100_000-int64(len(orders)))
 	wantBalance(t, e, user, 100_000-int64(len(orders)))
 
-	writing, err := shop.Open(within(t, patience), shop.Config{RedisURL: s.Stack.RedisURL(), PostgresURL: s.Stack.PostgresURL(), BacklogCap: backlogCap})
+	writing, err := shop.Open(within(t, patience), shop.Config{Redis: engine.Redis{URL: s.Stack.RedisURL()}, PostgresURL: s.Stack.PostgresURL(), BacklogCap: backlogCap})
 	if err != nil {
 		t.Fatal(err)
 	}

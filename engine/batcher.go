@@ -23,6 +23,7 @@ type batcher struct {
 	head    int
 	max     int
 	closed  bool
+	full    int64 // operations refused since the start, for lack of room
 	timeout time.Duration
 }
 
@@ -68,7 +69,11 @@ func (op *operation) wait(ctx context.Context) error {
 func (b *batcher) push(op *operation) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed || len(b.queue)-b.head >= b.max {
+	if b.closed {
+		return false
+	}
+	if len(b.queue)-b.head >= b.max {
+		b.full++
 		return false
 	}
 	b.queue = append(b.queue, op)
@@ -112,6 +117,13 @@ func (b *batcher) depth() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return len(b.queue) - b.head
+}
+
+// refused returns how many operations found the queue full.
+func (b *batcher) refused() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.full
 }
 
 // close refuses new operations; what waits is still taken.

@@ -11,6 +11,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"stampede/lua"
 )
 
 // quiet drops the driver's own log lines: what they say comes back as errors, which are logged where they count.
@@ -21,19 +23,31 @@ func (quiet) Printf(context.Context, string, ...any) {}
 
 var silence = sync.OnceFunc(func() { redis.SetLogger(quiet{}) })
 
-// Connect returns a client of the Redis at url (redis://, rediss:// or unix://) that never re-sends a command by
-// itself: a script must not run twice behind the engine's back. timeout bounds dialling, reading and writing.
-func Connect(url string, poolSize int, timeout time.Duration) (redis.UniversalClient, error) {
+// Redis says where a Redis is and, where it speaks TLS, whom to trust. Files are PEM.
+type Redis struct {
+	URL    string // redis://, rediss:// (TLS) or unix://
+	CACert string // file with the authorities to check the server against; empty: those of the system
+	Cert   string // file with the client certificate, where the server asks for one
+	Key    string // file with its private key
+}
+
+// Connect returns a client that never re-sends a command by itself: a script must not run twice behind the engine's
+// back. timeout bounds dialling, reading and writing.
+func Connect(r Redis, poolSize int, timeout time.Duration) (redis.UniversalClient, error) {
 	silence()
-	o, err := redis.ParseURL(url)
+	o, err := redis.ParseURL(r.URL)
 	if err != nil {
-		return nil, errors.New("the Redis URL cannot be read: expected redis://[user:password@]host:port/db")
+		return nil, errors.New("the Redis URL cannot be read: expected redis://[user:password@]host:port/db, or rediss:// for TLS")
+	}
+	if err := r.secure(o); err != nil {
+		return nil, err
 	}
 	o.MaxRetries = -1
 	o.PoolSize = poolSize
 	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = timeout, timeout, timeout, timeout
 	o.DialerRetries = 1
 	o.ContextTimeoutEnabled = true
+	o.DisableIdentity = true // CLIENT SETINFO: nobody reads it, and it would be one more right to grant
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	return redis.NewClient(o), nil
 }
@@ -48,7 +62,7 @@ type Deployment struct {
 func FindDeployment(ctx context.Context, c redis.UniversalClient) (Deployment, bool, error) {
 	fields, err := c.HGetAll(ctx, DeploymentKey).Result()
 	if err != nil {
-		return Deployment{}, false, fmt.Errorf("%w: %v", ErrUnavailable, err) //nolint:errorlint // for the log
+		return Deployment{}, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	if len(fields) == 0 {
 		return Deployment{}, false, nil
@@ -95,17 +109,47 @@ func (e *Engine) Founded(ctx context.Context) (bool, error) {
 // ClaimRedis writes the deployment into a Redis that has none.
 func ClaimRedis(ctx context.Context, c redis.UniversalClient, d Deployment) error {
 	if err := c.HSet(ctx, DeploymentKey, "id", d.ID, "partitions", d.Partitions).Err(); err != nil {
-		return fmt.Errorf("%w: %v", ErrUnavailable, err) //nolint:errorlint // for the log
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return nil
 }
 
-// Memory returns the server's maxmemory in bytes; 0 where it has none or does not say.
+// Memory returns the server's maxmemory in bytes; 0 where it has none or does not say. INFO tells it to a user who may
+// not read the configuration, where passwords stand.
 func Memory(ctx context.Context, c redis.UniversalClient) int64 {
-	values, err := c.ConfigGet(ctx, "maxmemory").Result()
+	info, err := c.Info(ctx, "memory").Result()
 	if err != nil {
-		return 0 // a server may forbid CONFIG
+		return 0
 	}
-	n, _ := strconv.ParseInt(values["maxmemory"], 10, 64)
+	_, rest, _ := strings.Cut(info, "\r\nmaxmemory:")
+	figure, _, _ := strings.Cut(rest, "\r\n")
+	n, _ := strconv.ParseInt(figure, 10, 64)
 	return n
+}
+
+// CheckRights makes sure that the Redis user may run every command of the scripts: one that is refused a command after
+// its first write would leave half of a change behind. Keys need no such check: those of a script are judged before it
+// begins.
+func CheckRights(ctx context.Context, c redis.UniversalClient, partitions int) error {
+	keys, err := NewKeys(partitions)
+	if err != nil {
+		return err
+	}
+	commands := []any{"XREAD"} // the writer's
+	for _, command := range lua.Commands {
+		commands = append(commands, command)
+	}
+	meta := []string{keys.Meta(0)}
+	err = c.Eval(ctx, lua.Rights.Text, meta, commands...).Err() // loads it: the engine needs both ways
+	var missing []string
+	if err == nil {
+		missing, err = c.EvalSha(ctx, lua.Rights.SHA, meta, commands...).StringSlice()
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("NOPERM the user may not run %s", strings.Join(missing, ", "))
+	}
+	return nil
 }

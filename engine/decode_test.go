@@ -330,7 +330,7 @@ func FuzzEntryEvents(f *testing.F) {
 // unusedRedis is a client of no server.
 func unusedRedis(t *testing.T) redis.UniversalClient {
 	t.Helper()
-	c, err := Connect("redis://127.0.0.1:1/0", 1, time.Second)
+	c, err := Connect(Redis{URL: "redis://127.0.0.1:1/0"}, 1, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@
 //	sweep.go                           ends holds at their deadline
 //	archive.go                         orders that Redis has let go
 //	replay.go                          from the journal back into Redis
+//	probe.go, metrics.go, pool.go      what an operator asks for
 //
 // Keys are built in keys.go alone. The package knows neither HTTP nor Postgres.
 package engine

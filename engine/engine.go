@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -171,36 +170,6 @@ func (e *Engine) Close() error {
 		e.readers.Wait()
 	}
 	return e.redis.Close()
-}
-
-// Ready reports which partitions do not sell, and why: nil when all do.
-func (e *Engine) Ready() error {
-	var errs []error
-	for _, p := range e.partitions {
-		if s := p.door.state.Load(); !s.open {
-			errs = append(errs, fmt.Errorf("partition %d: door shut: %s", p.number, s.reason))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// CheckDoors looks at every door now, in Redis.
-func (e *Engine) CheckDoors(ctx context.Context) error {
-	var errs []error
-	for _, p := range e.partitions {
-		v, err := e.Look(ctx, p.number)
-		switch {
-		case err != nil:
-			errs = append(errs, fmt.Errorf("partition %d: %w", p.number, err))
-		case !v.Standing:
-			p.door.doubt()
-			errs = append(errs, fmt.Errorf("partition %d: door shut: %s", p.number, p.door.state.Load().reason))
-		case v.Epoch != p.door.state.Load().epoch:
-			p.door.doubt()
-			errs = append(errs, fmt.Errorf("partition %d: this process has not followed Redis into epoch %d yet", p.number, v.Epoch))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // AwaitReady waits until every door stands open and this engine knows it.

@@ -25,6 +25,8 @@ var (
 	ErrBalanceLimit = errors.New("balance limit reached")
 	// ErrStockLimit: the stock would pass StockMax.
 	ErrStockLimit = errors.New("stock limit reached")
+	// ErrOrderLimit: the total of the order would pass BalanceMax, which no balance covers.
+	ErrOrderLimit = fmt.Errorf("the total of an order may be %d minor units at most", int64(BalanceMax))
 	// ErrNotPayable: the order is not PENDING any more, or its deadline has passed; a *Refusal names its status.
 	ErrNotPayable = errors.New("the order cannot be paid")
 	// ErrNotCancelable: the order is past canceling, for good or for this caller; a *Refusal names its status.
@@ -111,6 +113,7 @@ const (
 	codeCartFull            code = 16
 	codeOrderChanged        code = 17
 	codeHoldNotDue          code = 18
+	codeOrderLimit          code = 19
 )
 
 // refusals says which error a code stands for, and which figures follow it in the reply.
@@ -138,6 +141,7 @@ var refusals = map[code]struct {
 	codeCartFull:            {reason: ErrCartFull, product: true, left: true},
 	codeOrderChanged:        {reason: errOrderChanged},
 	codeHoldNotDue:          {reason: errHoldNotDue},
+	codeOrderLimit:          {reason: ErrOrderLimit},
 }
 
 func invalid(format string, args ...any) error {

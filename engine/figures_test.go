@@ -92,9 +92,14 @@ func TestFigures_AtTheirLimitsAreExactEverywhere(t *testing.T) {
 			list(t, s, first+i, engine.PriceMax, engine.StockMax)
 			l = append(l, engine.Line{ProductID: first + i, Quantity: engine.QuantityMax})
 		}
-		_, _, err := e.Place(ctx, engine.PlaceRequest{UserID: user, Key: "10^15", Lines: l})
-		wantRefusal(t, "order of 10^15", err, engine.Refusal{Reason: engine.ErrInsufficientBalance, Balance: engine.BalanceMax - 1})
-		_, _, err = e.Place(ctx, engine.PlaceRequest{UserID: user, Key: "10^14", Lines: l[:10]})
+		for _, later := range []bool{false, true} {
+			_, _, err := e.Place(ctx, engine.PlaceRequest{UserID: user, Key: "10^15", Lines: l, Later: later})
+			wantRefusal(t, "order of 10^15", err, engine.Refusal{Reason: engine.ErrOrderLimit})
+			one := append(slices.Clone(l[:10]), engine.Line{ProductID: l[10].ProductID, Quantity: 1})
+			_, _, err = e.Place(ctx, engine.PlaceRequest{UserID: user, Key: "10^14 and more", Lines: one, Later: later})
+			wantRefusal(t, "order of more than 10^14", err, engine.Refusal{Reason: engine.ErrOrderLimit})
+		}
+		_, _, err := e.Place(ctx, engine.PlaceRequest{UserID: user, Key: "10^14", Lines: l[:10]})
 		wantRefusal(t, "order of one more than there is", err, engine.Refusal{Reason: engine.ErrInsufficientBalance, Balance: engine.BalanceMax - 1})
 		wantText(t, s, k.Balance(0, user), "99999999999999")
 		wantText(t, s, k.Stock(0, first), "1000000000")

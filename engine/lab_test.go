@@ -55,7 +55,7 @@ func (p *packageLab) room(t *testing.T, number int, c engine.Config) *room {
 	t.Helper()
 	r := &room{}
 	r.e = p.engine(t, number, c)
-	client, err := engine.Connect(p.url(number), 4, 5*time.Second)
+	client, err := engine.Connect(engine.Redis{URL: p.url(number)}, 4, 5*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func (p *packageLab) engine(t *testing.T, number int, c engine.Config) *engine.E
 	if c.OperationTimeout == 0 {
 		c.OperationTimeout = 5 * time.Second
 	}
-	client, err := engine.Connect(p.url(number), 16, c.OperationTimeout)
+	client, err := engine.Connect(engine.Redis{URL: p.url(number)}, 16, c.OperationTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,21 +12,29 @@ type metrics struct {
 	batch     map[*kind]prometheus.Observer
 	seconds   map[*kind]prometheus.Observer
 	fallbacks prometheus.Counter
+	expired   prometheus.Counter
 }
 
 func newMetrics(e *Engine, reg prometheus.Registerer) (*metrics, error) {
 	batch := prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "stampede_batch_operations", Help: "Operations in a script call.",
+		Name:    "stampede_batch_operations",
+		Help:    "Operations in a script call. Near 256 all the time, the queues are about to fill.",
 		Buckets: prometheus.ExponentialBuckets(1, 2, 10),
 	}, []string{"script"})
 	seconds := prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "stampede_redis_call_seconds", Help: "Time of a script call, from sending it to its reply.",
+		Name:    "stampede_redis_call_duration_seconds",
+		Help:    "Time of a script call, from sending it to its reply. Worry above 0.25 s: disk, network or CPU of Redis; at 2 s answers become 504.",
 		Buckets: prometheus.ExponentialBuckets(0.000125, 2, 16),
 	}, []string{"script"})
 	m := &metrics{
 		batch: map[*kind]prometheus.Observer{}, seconds: map[*kind]prometheus.Observer{},
 		fallbacks: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "stampede_batch_fallbacks_total", Help: "Batches whose script failed and that were sent one by one.",
+			Name: "stampede_batch_fallbacks_total",
+			Help: "Batches whose script failed and that were sent one by one. Worry at any: the log names the script and why.",
+		}),
+		expired: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "stampede_orders_expired_total",
+			Help: "Unpaid orders that this process ended at their deadline, their stock given back.",
 		}),
 	}
 	for _, k := range kinds {
@@ -36,21 +44,9 @@ func newMetrics(e *Engine, reg prometheus.Registerer) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	collectors := []prometheus.Collector{batch, seconds, m.fallbacks}
+	collectors := []prometheus.Collector{batch, seconds, m.fallbacks, m.expired, NewPoolCollector("calls", e.redis)}
 	for _, p := range e.partitions {
-		labels := prometheus.Labels{"partition": strconv.Itoa(p.number)}
-		collectors = append(collectors,
-			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-				Name: "stampede_queue_operations", Help: "Operations waiting in a partition's queue.", ConstLabels: labels,
-			}, func() float64 { return float64(p.queue.depth()) }),
-			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-				Name: "stampede_door_open", Help: "1 where a partition sells.", ConstLabels: labels,
-			}, func() float64 {
-				if p.door.state.Load().open {
-					return 1
-				}
-				return 0
-			}))
+		collectors = append(collectors, p.collectors()...)
 	}
 	for _, c := range collectors {
 		if err := reg.Register(c); err != nil {
@@ -63,4 +59,36 @@ func newMetrics(e *Engine, reg prometheus.Registerer) (*metrics, error) {
 func (m *metrics) called(k *kind, operations int, took time.Duration) {
 	m.batch[k].Observe(float64(operations))
 	m.seconds[k].Observe(took.Seconds())
+}
+
+// collectors read a partition when they are asked.
+func (p *partition) collectors() []prometheus.Collector {
+	gauge := func(name, help string, read func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: name, Help: help, ConstLabels: prometheus.Labels{"partition": strconv.Itoa(p.number)},
+		}, read)
+	}
+	refusals := func(reason string, read func() int64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "stampede_queue_refusals_total",
+			Help: "Operations and reads answered 503 for lack of time or room, not done. full: no place in the queue. " +
+				"late: the deadline passed in the queue. Worry at any: more comes in than Redis takes.",
+			ConstLabels: prometheus.Labels{"partition": strconv.Itoa(p.number), "reason": reason},
+		}, func() float64 { return float64(read()) })
+	}
+	return []prometheus.Collector{
+		gauge("stampede_queue_operations", "Operations waiting in a partition's queue. Worry at half of stampede_queue_operations_max.",
+			func() float64 { return float64(p.queue.depth()) }),
+		gauge("stampede_queue_operations_max", "Operations that a partition's queue takes; what comes beyond is answered 503.",
+			func() float64 { return float64(p.queue.max) }),
+		refusals("full", func() int64 { return p.queue.refused() + p.reads.refused() }),
+		refusals("late", p.late.Load),
+		gauge("stampede_door_open", "1 where a partition sells. Worry at 0 for a minute: GET /readyz says why.",
+			func() float64 {
+				if p.door.state.Load().open {
+					return 1
+				}
+				return 0
+			}),
+	}
 }

@@ -27,7 +27,7 @@ func furtherEngine(t *testing.T, s *shoptest.Shop, c engine.Config) *engine.Engi
 	if timeout == 0 {
 		timeout = 2 * time.Second
 	}
-	client, err := engine.Connect(s.Stack.RedisURL(), 16, timeout)
+	client, err := engine.Connect(engine.Redis{URL: s.Stack.RedisURL()}, 16, timeout)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,7 +248,7 @@ func TestEngine_DrainEndsWhatWaitsAndRefusesTheRest(t *testing.T) {
 // What cannot work is refused before anything is sold: a lifetime below a second, say, would make the scripts fail
 // behind their first write.
 func TestNew_RefusesAConfigThatCannotWork(t *testing.T) {
-	client, err := engine.Connect("redis://127.0.0.1:1/0", 1, time.Second)
+	client, err := engine.Connect(engine.Redis{URL: "redis://127.0.0.1:1/0"}, 1, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

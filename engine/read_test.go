@@ -99,7 +99,7 @@ func TestMetrics_CountWhatWasDone(t *testing.T) {
 			t.Errorf("%s is %v (%t), want %v", name, value, found, want)
 		}
 	}
-	if got["stampede_batch_operations script=place"] < 1 || got["stampede_redis_call_seconds script=place"] < 1 {
+	if got["stampede_batch_operations script=place"] < 1 || got["stampede_redis_call_duration_seconds script=place"] < 1 {
 		t.Errorf("calls of place: %v", got)
 	}
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -70,7 +71,7 @@ func (e *Engine) get(ctx context.Context, p *partition, keys ...string) ([]any, 
 
 // nothingDone says of a read whose caller did not wait for its end that nothing was done: there is nothing to do in a read.
 func nothingDone(err error) error {
-	if err == ErrUnknown { //nolint:errorlint // the batcher's own, unwrapped
+	if errors.Is(err, ErrUnknown) {
 		return fmt.Errorf("%w: the read took too long", ErrUnavailable)
 	}
 	return err

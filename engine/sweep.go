@@ -121,5 +121,6 @@ func (p *partition) expireOrders(ctx context.Context, ids []int64) (ended int, e
 			errs = append(errs, err)
 		}
 	}
+	e.metrics.expired.Add(float64(ended))
 	return ended, errors.Join(errs...)
 }

@@ -34,7 +34,7 @@ func (e *Engine) Top(ctx context.Context, limit int) (time.Time, []Seller, error
 	}
 	r, err := e.top.Do(ctx, e.cfg.OperationTimeout, e.readTop)
 	if err != nil {
-		return time.Time{}, nil, err
+		return time.Time{}, nil, nothingDone(err) // rolling a window on is no change that anybody asked for
 	}
 	return r.asOf, r.sellers[:min(limit, len(r.sellers))], nil
 }

@@ -33,7 +33,7 @@ func look(t *testing.T, e *engine.Engine, partition int) engine.DoorView {
 func shutEngine(t *testing.T, partitions int) (*engine.Engine, redis.UniversalClient, *stack.Stack) {
 	t.Helper()
 	server := stacktest.Start(t, stack.Options{NoPostgres: true, Log: slog.New(slog.DiscardHandler)})
-	client, err := engine.Connect(server.RedisURL(), 16, 2*time.Second)
+	client, err := engine.Connect(engine.Redis{URL: server.RedisURL()}, 16, 2*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

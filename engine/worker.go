@@ -15,6 +15,7 @@ type partition struct {
 	door       door
 	minuteSkew atomic.Int64 // minutes Redis is ahead of this process
 	minuteSeen atomic.Int64 // last minute a script corrected us to
+	late       atomic.Int64 // operations whose deadline passed in a queue, since the start
 }
 
 // work takes batches until the queue is closed and empty. Two workers a partition let one prepare while Redis runs
@@ -62,6 +63,7 @@ func (p *partition) expire(ops []*operation) []*operation {
 	kept := ops[:0]
 	for _, op := range ops {
 		if !op.deadline.IsZero() && now.After(op.deadline) {
+			p.late.Add(1)
 			op.done <- fmt.Errorf("%w: waited too long in the queue", ErrOverloaded)
 			continue
 		}

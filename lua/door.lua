@@ -37,9 +37,10 @@ local code = {
     cart_full = 16,
     order_changed = 17,
     hold_not_due = 18,
+    order_limit = 19,
 }
 
--- The cap of a balance and of a charge, in minor units.
+-- The cap of a balance, a charge and the total of an order, in minor units.
 local BALANCE_MAX = 100000000000000
 local STOCK_MAX = 1000000000
 -- See engine/event.go.

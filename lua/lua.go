@@ -46,14 +46,21 @@ var (
 	Forget = plain("forget")
 	Due    = plain("due")
 	Top    = plain("top")
+	Rights = plain("rights")
 )
 
 // All lists every script, for loading ahead and for tests.
 func All() []*Script {
 	return []*Script{
 		Place, Reserve, Debit, Rollback, Cart, Charge, Restock, List, Enroll, Roll,
-		Look, Claim, Open, Replay, Trim, Forget, Due, Top,
+		Look, Claim, Open, Replay, Trim, Forget, Due, Top, Rights,
 	}
+}
+
+// Commands are those of Redis that scripts call.
+var Commands = []string{
+	"DEL", "EXISTS", "HDEL", "HGET", "HINCRBY", "HMGET", "HSCAN", "HSET", "HSETNX", "INFO", "MGET", "MSET", "SET", "TIME",
+	"UNLINK", "XADD", "XTRIM", "ZADD", "ZCARD", "ZINCRBY", "ZMSCORE", "ZRANGE", "ZREM", "ZREMRANGEBYSCORE",
 }
 
 func plain(name string) *Script {

@@ -33,6 +33,7 @@
 --   corrupt               10, product id whose share is missing
 --   cart_changed          14
 --   cart_empty            15
+--   order_limit           19
 --   error DOOR: not done, the door is shut. error MINUTE m: not done, call again with minute m
 -- Event
 --   1 ordered: [1, user id, order id, key, fingerprint, lines, time in ms, total, prices, balance after, stocks after]

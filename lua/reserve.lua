@@ -31,6 +31,7 @@
 --   corrupt               10, product id whose share is missing
 --   cart_changed          14
 --   cart_empty            15
+--   order_limit           19
 --   error DOOR: not done, the door is shut
 -- Event
 --   4 stepped: [4, user id, order id, key, fingerprint, scope, record, balance after (-1: untouched), stocks after]

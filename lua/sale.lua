@@ -143,6 +143,7 @@ local function price_lines(lines, stocks, prices)
         line_prices[#line_prices + 1] = price
         total = total + price * lines[l + 1]
     end
+    if total > BALANCE_MAX then return pack(code.order_limit) end
     for l = 1, #lines, 2 do
         local product = lines[l]
         if stocks[product] < lines[l + 1] then return pack(code.out_of_stock, product, stocks[product]) end

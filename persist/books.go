@@ -3,6 +3,7 @@ package persist
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"embed"
 	"errors"
 	"fmt"
@@ -37,6 +38,7 @@ type Books struct {
 	pool     *pgxpool.Pool
 	engine   *engine.Engine
 	progress *progress
+	lag      engine.Shared[Lag]
 	log      *slog.Logger
 	keep     retention
 }
@@ -54,6 +56,10 @@ func OpenExisting(ctx context.Context, url string, log *slog.Logger) (*Books, er
 
 func open(ctx context.Context, url string, partitions int, log *slog.Logger, prepare func(context.Context, *pgxpool.Pool) (int, error)) (*Books, error) {
 	cfg, err := pgxpool.ParseConfig(url)
+	var file *fs.PathError
+	if errors.As(err, &file) { // of sslrootcert, sslcert or sslkey
+		return nil, refused("a file that the Postgres URL names cannot be read: %v", file)
+	}
 	if err != nil {
 		// The parser's text may repeat the URL and with it the password.
 		return nil, refused("the Postgres URL cannot be read: expected postgres://user:password@host:port/database")
@@ -72,10 +78,15 @@ func open(ctx context.Context, url string, partitions int, log *slog.Logger, pre
 	}
 	known, err := prepare(ctx, pool)
 	pool.Close()
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Code == insufficientPrivilege {
+		return nil, refused("the role of the Postgres URL may do too little (%s): see the roles in README.md, "+
+			"\"TLS and least authority\"", pg.Message)
+	}
 	if err != nil {
 		return nil, err
 	}
-	cfg.MaxConns = int32(poolSpare + max(known, partitions)) //nolint:gosec // at most PartitionsMax more
+	cfg.MaxConns = int32(poolSpare + max(known, partitions, 1)) //nolint:gosec // at most PartitionsMax more
 	if pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
 		return nil, fmt.Errorf("opening Postgres: %w", err)
 	}
@@ -141,13 +152,22 @@ func requireBooks(ctx context.Context, pool *pgxpool.Pool) (partitions int, err 
 	return partitions, err
 }
 
-const undefinedTable = "42P01"
+// Codes of errors, PostgreSQL appendix A.
+const (
+	undefinedTable        = "42P01"
+	insufficientPrivilege = "42501"
+)
 
 // connectError makes a first connection's failure readable without repeating the URL.
 func connectError(err error) error {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
 		return refused("Postgres turned the connection away: %s; check user, password and database of the Postgres URL", pg.Message)
+	}
+	var stranger *tls.CertificateVerificationError
+	if errors.As(err, &stranger) {
+		return refused("Postgres shows a certificate that is not to be trusted (%v): name the authority that signed it with "+
+			"sslrootcert in the Postgres URL, and the host as the certificate does", stranger.Err)
 	}
 	text := err.Error()
 	if i := strings.LastIndex(text, "dial error: "); i >= 0 {
@@ -214,7 +234,10 @@ func (b *Books) Bind(ctx context.Context, client redis.UniversalClient, partitio
 			return 0, err
 		}
 	}
-	return here.Partitions, engine.ClaimRedis(ctx, client, here)
+	if err := engine.ClaimRedis(ctx, client, here); err != nil {
+		return 0, redisConnectError(err)
+	}
+	return here.Partitions, nil
 }
 
 var errEmptyRedis = refused("Redis is empty, but Postgres holds the books of a shop: run `stampede restore` to rebuild Redis from them, or correct the Redis URL")
@@ -231,7 +254,7 @@ func (b *Books) found(ctx context.Context, d engine.Deployment) error {
 }
 
 func redisConnectError(err error) error {
-	return refused("Redis cannot be used (%v); is it running at the Redis URL, and is the password right?", err)
+	return refused("Redis cannot be used: %s", engine.Explain(err))
 }
 
 // Ping reports whether Postgres answers.

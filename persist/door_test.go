@@ -103,7 +103,7 @@ func TestDoor_LossBeforeTheWriterIsGoneForGood(t *testing.T) {
 		place(t, s, user, key, line(product, 2))
 	}
 	restart(t, s, func() { cutTail(t, s, 900) })
-	stream, err := engine.Connect(s.Stack.RedisURL(), 2, time.Second)
+	stream, err := engine.Connect(engine.Redis{URL: s.Stack.RedisURL()}, 2, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +166,7 @@ func TestDoor_FirstReplicaIsAFalseAlarm(t *testing.T) {
 		t.Fatal(err)
 	}
 	replica := stacktest.Start(t, stack.Options{NoPostgres: true})
-	client, err := engine.Connect(replica.RedisURL(), 1, 5*time.Second)
+	client, err := engine.Connect(engine.Redis{URL: replica.RedisURL()}, 1, 5*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +234,7 @@ func TestDoor_WriterFollowsThroughEpochsItSlept(t *testing.T) {
 	restart(t, s, nothing) // epoch 3 stays empty
 	place(t, s, user, "epoch 4", line(product, 1))
 	s.Stop()
-	opened, err := shop.Open(t.Context(), shop.Config{RedisURL: s.Stack.RedisURL(), PostgresURL: s.Stack.PostgresURL()})
+	opened, err := shop.Open(t.Context(), shop.Config{Redis: engine.Redis{URL: s.Stack.RedisURL()}, PostgresURL: s.Stack.PostgresURL()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -349,7 +349,7 @@ func TestDoor_EmptiedRedisSellsNothingAndNamesTheWayOut(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	s.Stop()
-	c := shop.Config{RedisURL: s.Stack.RedisURL(), PostgresURL: s.Stack.PostgresURL()}
+	c := shop.Config{Redis: engine.Redis{URL: s.Stack.RedisURL()}, PostgresURL: s.Stack.PostgresURL()}
 	if _, err := shop.Open(t.Context(), c); !errors.Is(err, persist.ErrRefused) || !strings.Contains(err.Error(), "stampede restore") {
 		t.Errorf("a shop on an emptied Redis opens with %v", err)
 	}

@@ -1,22 +1,90 @@
 package persist
 
-import "context"
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
 
-// Lag is how many events Redis holds that Postgres does not, over all partitions, measured now: 0 means that every
-// change answered before the call is in the tables.
-func (b *Books) Lag(ctx context.Context) (int64, error) {
-	var lag int64
-	for p := range b.engine.Keys().Partitions() {
-		found, err := b.engine.Look(ctx, p)
-		if err != nil {
-			return 0, err
-		}
-		at, err := readCheckpoint(ctx, b.pool, p, "")
-		if err != nil {
-			return 0, err
-		}
-		// The checkpoint was read later and may have passed what Redis said.
-		lag += max(0, found.Events()-at.events)
+	"github.com/jackc/pgx/v5"
+
+	"stampede/engine"
+)
+
+// Lag is what Redis holds and Postgres does not, over all partitions.
+type Lag struct {
+	Events int64
+	// Age is how long ago the oldest of them was written, by the clock of Redis; AgeUnknown where that event cannot be
+	// read, which stops the writer with an alarm too.
+	Age time.Duration
+	// Backlog is the share of the backlog's cap that is used, in the partition that is closest to it: from 1 on, that
+	// partition refuses what would add to it.
+	Backlog float64
+}
+
+// AgeUnknown stands where an age cannot be told: 0 would say that nothing is missing.
+const AgeUnknown time.Duration = -1
+
+// lagMax bounds a measurement.
+const lagMax = time.Second
+
+// Lag is measured now: no events mean that every change answered before the call is in the tables. Callers that wait
+// together share a measurement that began after each of them came.
+func (b *Books) Lag(ctx context.Context) (Lag, error) { return b.lag.Do(ctx, lagMax, b.measureLag) }
+
+func (b *Books) measureLag(ctx context.Context) (lag Lag, err error) {
+	views := make([]engine.DoorView, b.engine.Keys().Partitions())
+	err = b.engine.Each(func(p int) (err error) {
+		views[p], err = b.engine.Look(ctx, p)
+		return err
+	})
+	if err != nil {
+		return Lag{}, err
 	}
+	// Read later, so that they may have passed what Redis said.
+	written, err := b.checkpoints(ctx)
+	if err != nil {
+		return Lag{}, err
+	}
+	for p := range views {
+		lag.Events += max(0, views[p].Events()-written[p].events)
+		lag.Backlog = max(lag.Backlog, b.engine.Backlog(&views[p]))
+	}
+	lag.Age = b.oldest(ctx, views, written)
 	return lag, nil
+}
+
+// oldest returns the age of the oldest event that is not written.
+func (b *Books) oldest(ctx context.Context, views []engine.DoorView, written []checkpoint) (oldest time.Duration) {
+	var mu sync.Mutex
+	err := b.engine.Each(func(p int) error {
+		if views[p].Events() <= written[p].events {
+			return nil
+		}
+		age, _, err := b.engine.Waiting(ctx, p, written[p].Position)
+		mu.Lock()
+		defer mu.Unlock()
+		oldest = max(oldest, age)
+		return err
+	})
+	if err != nil {
+		return AgeUnknown
+	}
+	return oldest
+}
+
+// checkpoints returns those of all partitions.
+func (b *Books) checkpoints(ctx context.Context) ([]checkpoint, error) {
+	rows, _ := b.pool.Query(ctx, "SELECT epoch, seq, events, bytes, fence FROM checkpoints ORDER BY partition") // CollectRows tells the error
+	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (c checkpoint, err error) {
+		err = row.Scan(&c.Epoch, &c.Seq, &c.events, &c.bytes, &c.fence)
+		return c, err
+	})
+	if partitions := b.engine.Keys().Partitions(); err == nil && len(all) != partitions {
+		err = fmt.Errorf("%d checkpoints of %d partitions", len(all), partitions)
+	}
+	if err != nil {
+		return nil, unavailable("reading the checkpoints", err)
+	}
+	return all, nil
 }

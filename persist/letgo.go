@@ -114,6 +114,7 @@ func (l *letGo) step(ctx context.Context, conn *pgxpool.Conn, at checkpoint) (bo
 		return false, err
 	}
 	l.queue = l.queue[n:]
+	l.writer.metrics.letGo.Add(float64(n))
 	return true, nil
 }
 

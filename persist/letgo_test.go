@@ -221,7 +221,7 @@ func TestLetGo_ReadBeforeARefundDoesNotRefundAgain(t *testing.T) {
 	s, conn := start(t, shop.Config{})
 	order := place(t, s, s.User(1_000_000), "k", line(s.Product(100, 10), 1))
 	push(t, s, order)
-	client, err := engine.Connect(s.Stack.RedisURL(), 8, 5*time.Second)
+	client, err := engine.Connect(engine.Redis{URL: s.Stack.RedisURL()}, 8, 5*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -308,7 +308,7 @@ func TestRestore_EqualsWhatStoodInRedis(t *testing.T) {
 			s.Redis.FlushAll(t.Context())
 
 			restored, err := shop.Open(t.Context(), shop.Config{
-				RedisURL: s.Stack.RedisURL(), PostgresURL: s.Stack.PostgresURL(), Restore: true, NoWriter: true, Hold: 10 * time.Minute,
+				Redis: engine.Redis{URL: s.Stack.RedisURL()}, PostgresURL: s.Stack.PostgresURL(), Restore: true, NoWriter: true, Hold: 10 * time.Minute,
 			})
 			if err != nil {
 				t.Fatal(err)

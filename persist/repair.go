@@ -49,11 +49,11 @@ func (b *Books) repair(ctx context.Context, partition int, restoring bool) error
 	if found.Replica {
 		return fmt.Errorf("%w: the server is a replica", engine.ErrUnavailable)
 	}
-	r := repair{books: b, partition: partition, restoring: restoring, token: rand.Text()}
+	r := repair{books: b, conn: conn, partition: partition, restoring: restoring, token: rand.Text()}
 	if found, err = r.claim(ctx, found); err != nil || found.Standing {
 		return err
 	}
-	same, err := r.compare(ctx, conn, found)
+	same, err := r.compare(ctx, found)
 	if err != nil {
 		return err
 	}
@@ -66,6 +66,7 @@ func (b *Books) repair(ctx context.Context, partition int, restoring bool) error
 // repair is one on its way.
 type repair struct {
 	books     *Books
+	conn      *pgxpool.Conn // the only one it takes: repairs that waited for a second would wait for each other
 	partition int
 	restoring bool
 	token     string // keeps out what earlier repairs still have on their way to Redis
@@ -96,7 +97,7 @@ func (r *repair) claim(ctx context.Context, found engine.DoorView) (engine.DoorV
 // mayBegin refuses a partition of Redis that is empty although the books know of events, or although it was in use:
 // only one that was never opened may begin from nothing.
 func (r *repair) mayBegin(ctx context.Context) error {
-	at, err := readCheckpoint(ctx, r.books.pool, r.partition, "")
+	at, err := readCheckpoint(ctx, r.conn, r.partition, "")
 	if err != nil || at.fence == 0 {
 		return err
 	}
@@ -112,8 +113,8 @@ func (r *repair) mayBegin(ctx context.Context) error {
 
 // compare holds Redis against the checkpoint, replays what it lacks and writes the new epoch into the books, in one
 // transaction that keeps writers out. It reports true when there is nothing to repair.
-func (r *repair) compare(ctx context.Context, conn *pgxpool.Conn, found engine.DoorView) (same bool, err error) {
-	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+func (r *repair) compare(ctx context.Context, found engine.DoorView) (same bool, err error) {
+	err = pgx.BeginFunc(ctx, r.conn, func(tx pgx.Tx) error {
 		at, err := readCheckpoint(ctx, tx, r.partition, " FOR UPDATE")
 		if err != nil {
 			return err
@@ -247,7 +248,7 @@ const peopleChunk = 10_000
 func (r *repair) people(ctx context.Context) error {
 	e := r.books.engine
 	for after := int64(0); ; {
-		rows, err := r.books.pool.Query(ctx, "SELECT id FROM users WHERE id > $1 ORDER BY id LIMIT $2", after, peopleChunk)
+		rows, err := r.conn.Query(ctx, "SELECT id FROM users WHERE id > $1 ORDER BY id LIMIT $2", after, peopleChunk)
 		if err != nil {
 			return unavailable("reading users", err)
 		}
@@ -273,7 +274,7 @@ func (r *repair) people(ctx context.Context) error {
 
 func (r *repair) catalogue(ctx context.Context) error {
 	for after := int64(0); ; {
-		rows, err := r.books.pool.Query(ctx, selectProducts+" WHERE id > $1 ORDER BY id LIMIT $2", after, peopleChunk)
+		rows, err := r.conn.Query(ctx, selectProducts+" WHERE id > $1 ORDER BY id LIMIT $2", after, peopleChunk)
 		if err != nil {
 			return unavailable("reading products", err)
 		}

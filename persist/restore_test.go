@@ -27,7 +27,7 @@ func TestRestore_BringsBackWhatAFlushTook(t *testing.T) {
 		s.Stop()
 		s.Redis.FlushAll(t.Context())
 
-		c := shop.Config{RedisURL: s.Stack.RedisURL(), PostgresURL: s.Stack.PostgresURL(), Restore: true, NoWriter: true}
+		c := shop.Config{Redis: engine.Redis{URL: s.Stack.RedisURL()}, PostgresURL: s.Stack.PostgresURL(), Restore: true, NoWriter: true}
 		restored, err := shop.Open(t.Context(), c)
 		if err != nil {
 			t.Fatal(err)
@@ -96,7 +96,7 @@ func dump(t *testing.T, s *shoptest.Shop) map[string]string {
 func TestBind_RefusesWhatDoesNotBelongTogether(t *testing.T) {
 	s, conn := start(t, shop.Config{Partitions: 2})
 	s.Stop()
-	c := shop.Config{RedisURL: s.Stack.RedisURL(), PostgresURL: s.Stack.PostgresURL(), Partitions: 3}
+	c := shop.Config{Redis: engine.Redis{URL: s.Stack.RedisURL()}, PostgresURL: s.Stack.PostgresURL(), Partitions: 3}
 	refused := func(what, want string) {
 		t.Helper()
 		opened, err := shop.Open(t.Context(), c)
@@ -116,9 +116,9 @@ func TestBind_RefusesWhatDoesNotBelongTogether(t *testing.T) {
 	refused("another deployment", "belongs to deployment")
 	exec(t, conn, "DELETE FROM deployment")
 	refused("books that are new", "has no books")
-	c.RedisURL = "redis://127.0.0.1:1/0"
+	c.Redis.URL = "redis://127.0.0.1:1/0"
 	refused("no Redis", "Redis cannot be used")
-	c.RedisURL = strings.Replace(s.Stack.RedisURL(), "@", "x@", 1)
+	c.Redis.URL = strings.Replace(s.Stack.RedisURL(), "@", "x@", 1)
 	refused("a wrong Redis password", "is the password right")
 	c.PostgresURL = strings.Replace(s.Stack.PostgresURL(), "@", "x@", 1)
 	refused("a wrong Postgres password", "Postgres")

@@ -119,7 +119,7 @@ const shortHold = 3 * time.Second
 func write(t *testing.T, s *shoptest.Shop) {
 	t.Helper()
 	s.Stop()
-	c := shop.Config{RedisURL: s.Stack.RedisURL(), PostgresURL: s.Stack.PostgresURL(), Hold: time.Hour}
+	c := shop.Config{Redis: engine.Redis{URL: s.Stack.RedisURL()}, PostgresURL: s.Stack.PostgresURL(), Hold: time.Hour}
 	opened, err := shop.Open(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)

@@ -25,21 +25,23 @@ const (
 	leadEvery       = 500 * time.Millisecond // between tries to become a partition's writer
 )
 
-// ErrAlarm wraps what a writer must not go past: a gap, a clash, an event it cannot read. It stops the partition's
-// writing, not its selling, until someone has looked.
-var ErrAlarm = errors.New("writer stopped")
-
 // Writer brings events from Redis into Postgres, one goroutine a partition. Several processes may run one: for each
 // partition one of them writes.
 type Writer struct {
-	books  *Books
-	stream redis.UniversalClient
-	alarms []atomic.Pointer[string]
+	books   *Books
+	stream  redis.UniversalClient
+	alarms  []atomic.Pointer[string]
+	broken  []atomic.Pointer[string] // how the last write failed, until one is done
+	metrics *writerMetrics
 }
 
 // NewWriter returns a writer that reads through a client of its own, which it closes.
 func NewWriter(b *Books, stream redis.UniversalClient) *Writer {
-	return &Writer{books: b, stream: stream, alarms: make([]atomic.Pointer[string], b.engine.Keys().Partitions())}
+	partitions := b.engine.Keys().Partitions()
+	return &Writer{
+		books: b, stream: stream, metrics: newWriterMetrics(stream),
+		alarms: make([]atomic.Pointer[string], partitions), broken: make([]atomic.Pointer[string], partitions),
+	}
 }
 
 // Run writes until ctx ends.
@@ -50,17 +52,6 @@ func (w *Writer) Run(ctx context.Context) {
 	}
 	all.Wait()
 	_ = w.stream.Close()
-}
-
-// Alarm says why a partition's writing stopped; nil where none did.
-func (w *Writer) Alarm() error {
-	var errs []error
-	for p := range w.alarms {
-		if text := w.alarms[p].Load(); text != nil {
-			errs = append(errs, fmt.Errorf("partition %d: %s", p, *text))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 func (w *Writer) partition(ctx context.Context, p int) {
@@ -75,11 +66,14 @@ func (w *Writer) partition(ctx context.Context, p int) {
 			wait = writerRetry
 		}
 		if err != nil {
+			w.metrics.interruptions.Inc()
+			text := err.Error()
 			if errors.Is(err, ErrAlarm) {
-				text := err.Error()
 				w.alarms[p].Store(&text)
+				w.broken[p].Store(nil)
 				w.books.log.Error("writer stopped", "partition", p, "error", err)
 			} else {
+				w.broken[p].Store(&text)
 				w.books.log.Warn("writer interrupted", "partition", p, "error", err)
 			}
 		}
@@ -114,11 +108,14 @@ func (w *Writer) lead(ctx context.Context, p int) error {
 			break
 		}
 		w.alarms[p].Store(nil) // whoever leads now tells how it goes
+		w.broken[p].Store(nil)
 		if pause(ctx, leadEvery); ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
 	defer unlock(conn, lockWriter, p)
+	w.metrics.leads.Inc()
+	defer w.metrics.leads.Dec()
 	for ctx.Err() == nil {
 		if err := w.follow(ctx, conn, p); err != nil && !errors.Is(err, errMoved) {
 			return err
@@ -176,6 +173,7 @@ func (w *Writer) follow(ctx context.Context, conn *pgxpool.Conn, p int) error {
 			w.alarms[p].Store(nil)
 			w.trim(ctx, p, at)
 		}
+		w.broken[p].Store(nil)
 		if err := l.turn(ctx, conn, at); err != nil {
 			return err
 		}
@@ -219,6 +217,7 @@ func (w *Writer) read(ctx context.Context, p int, after engine.Position) ([]engi
 // write commits journal rows, derived rows and checkpoint in one transaction, and returns the new checkpoint and the
 // orders that ended.
 func (w *Writer) write(ctx context.Context, conn *pgxpool.Conn, p int, at checkpoint, entries []engine.Entry) (checkpoint, []endedOrder, error) {
+	start := time.Now()
 	if err := w.continues(ctx, conn, p, at.Position, entries); err != nil {
 		return at, nil, err
 	}
@@ -239,6 +238,7 @@ func (w *Writer) write(ctx context.Context, conn *pgxpool.Conn, p int, at checkp
 	var pg *pgconn.PgError
 	switch {
 	case err == nil:
+		w.metrics.wrote(next.events-at.events, time.Since(start))
 		return next, derived.ended, nil
 	case errors.As(err, &pg) && pg.Code == uniqueViolation:
 		next, err = w.passKnown(ctx, conn, p, at, entries, pg)

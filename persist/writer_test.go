@@ -112,7 +112,7 @@ func TestWriter_GapStopsWithAnAlarm(t *testing.T) {
 	entries := s.Redis.XRange(t.Context(), key, "-", "+").Val()
 	s.Redis.XDel(t.Context(), key, entries[len(entries)-2].ID)
 
-	stream, err := engine.Connect(s.Stack.RedisURL(), 2, time.Second)
+	stream, err := engine.Connect(engine.Redis{URL: s.Stack.RedisURL()}, 2, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

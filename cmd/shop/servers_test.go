@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"stampede/cmd/shop"
+	"stampede/engine"
 )
 
 // restart kills Redis, cuts bytes off the end of its AOF as a power cut would, and waits until it sells again: what was
@@ -75,7 +76,7 @@ func (w *world) restore() {
 		w.t.Fatal(err)
 	}
 	restored, err := shop.Open(ctx, shop.Config{
-		RedisURL: w.Stack.RedisURL(), PostgresURL: w.Stack.PostgresURL(), Restore: true, NoWriter: true,
+		Redis: engine.Redis{URL: w.Stack.RedisURL()}, PostgresURL: w.Stack.PostgresURL(), Restore: true, NoWriter: true,
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 	if err != nil {

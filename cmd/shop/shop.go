@@ -5,6 +5,7 @@ package shop
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -19,7 +20,7 @@ import (
 
 // Config says where a shop's data lives and how it runs. Zero values take the engine's defaults.
 type Config struct {
-	RedisURL    string
+	Redis       engine.Redis
 	PostgresURL string
 	Partitions  int  // 0: as the books say, 1 for new ones
 	NoWriter    bool // another process writes
@@ -77,7 +78,7 @@ func Open(ctx context.Context, c Config) (*Shop, error) {
 }
 
 func (s *Shop) start(ctx context.Context, c Config) (err error) {
-	probe, err := engine.Connect(c.RedisURL, 1, c.OperationTimeout)
+	probe, err := engine.Connect(c.Redis, 1, c.OperationTimeout)
 	if err != nil {
 		return fmt.Errorf("%w: %w", persist.ErrRefused, err)
 	}
@@ -85,6 +86,9 @@ func (s *Shop) start(ctx context.Context, c Config) (err error) {
 	partitions, err := s.Books.Bind(ctx, probe, c.Partitions, c.Restore)
 	if err != nil {
 		return err
+	}
+	if err := engine.CheckRights(ctx, probe, partitions); err != nil {
+		return fmt.Errorf("%w: Redis cannot be used: %s", persist.ErrRefused, engine.Explain(err))
 	}
 	if c.BacklogCap == 0 {
 		memory := engine.Memory(ctx, probe)
@@ -97,7 +101,7 @@ func (s *Shop) start(ctx context.Context, c Config) (err error) {
 	if err != nil {
 		return err
 	}
-	client, err := engine.Connect(c.RedisURL, 4*partitions+64, c.OperationTimeout)
+	client, err := engine.Connect(c.Redis, 4*partitions+64, c.OperationTimeout)
 	if err != nil {
 		return err
 	}
@@ -121,11 +125,16 @@ func (s *Shop) start(ctx context.Context, c Config) (err error) {
 	}
 	s.Books.Attach(s.Engine)
 	if !c.NoWriter {
-		stream, err := engine.Connect(c.RedisURL, partitions+1, c.OperationTimeout)
+		stream, err := engine.Connect(c.Redis, partitions+1, c.OperationTimeout)
 		if err != nil {
 			return err
 		}
 		s.Writer = persist.NewWriter(s.Books, stream)
+	}
+	if err := s.register(c.Metrics); err != nil {
+		return err
+	}
+	if s.Writer != nil {
 		s.spawn(&s.stopWriter, &s.writer, s.Writer.Run)
 	}
 	s.spawn(&s.stopRest, &s.rest,
@@ -133,6 +142,18 @@ func (s *Shop) start(ctx context.Context, c Config) (err error) {
 		s.Books.KeepSynced)
 	s.Engine.Start()
 	return nil
+}
+
+// register adds the measures of the books to those of the engine.
+func (s *Shop) register(metrics prometheus.Registerer) error {
+	if metrics == nil {
+		return nil
+	}
+	err := metrics.Register(s.Books.PoolCollector())
+	if s.Writer != nil {
+		err = errors.Join(err, metrics.Register(s.Writer))
+	}
+	return err
 }
 
 // spawn runs tasks on a context of their own, which outlives the one of Open.
@@ -175,13 +196,13 @@ func (s *Shop) Close(ctx context.Context) error {
 func (s *Shop) AwaitWritten(ctx context.Context) error {
 	for {
 		lag, err := s.Books.Lag(ctx)
-		if err == nil && lag == 0 {
+		if err == nil && lag.Events == 0 {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
 			if err == nil {
-				err = fmt.Errorf("%d events are not in Postgres yet", lag)
+				err = fmt.Errorf("%d events are not in Postgres yet", lag.Events)
 			}
 			return err
 		case <-time.After(10 * time.Millisecond):

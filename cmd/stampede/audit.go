@@ -26,16 +26,20 @@ type auditCommand struct {
 
 // Run proves the books of a shop, running or quiet, and changes nothing.
 func (a *auditCommand) Run(c *console) error {
-	env := stackEnv{redisURL: a.RedisURL, postgresURL: a.PostgresURL}
 	given, err := a.byURL(c)
-	if err == nil && !given {
-		env, err = a.readStack()
-	}
 	if err != nil {
 		return err
 	}
+	from, postgresURL := a.redis(), a.PostgresURL
+	if !given {
+		env, err := a.readStack()
+		if err != nil {
+			return err
+		}
+		from, postgresURL = engine.Redis{URL: env.redisURL}, env.postgresURL
+	}
 	found := findings{console: c, asJSON: a.JSON, Violations: []persist.Violation{}}
-	if err := found.audit(c.interrupts.stop, env); err != nil {
+	if err := found.audit(c.interrupts.stop, from, postgresURL); err != nil {
 		if !given {
 			return fmt.Errorf("%w (does `stampede up` run in %s?)", err, a.DataDir)
 		}
@@ -55,8 +59,8 @@ type findings struct {
 }
 
 // audit looks. It goes by the deployment that Redis names, so that nothing is founded or claimed on the way.
-func (f *findings) audit(ctx context.Context, env stackEnv) error {
-	client, err := engine.Connect(env.redisURL, 4, auditCallMax)
+func (f *findings) audit(ctx context.Context, from engine.Redis, postgresURL string) error {
+	client, err := engine.Connect(from, 4, auditCallMax)
 	if err != nil {
 		return err
 	}
@@ -68,7 +72,7 @@ func (f *findings) audit(ctx context.Context, env stackEnv) error {
 	if !found {
 		return errors.New("this Redis holds no shop: correct the Redis URL, or rebuild it with stampede restore")
 	}
-	books, err := persist.OpenExisting(ctx, env.postgresURL, f.console.log)
+	books, err := persist.OpenExisting(ctx, postgresURL, f.console.log)
 	if err != nil {
 		return err
 	}

@@ -258,7 +258,7 @@ func runRedis(t *testing.T, service composeService) redis.UniversalClient {
 		_ = server.Process.Kill()
 		_ = server.Wait()
 	})
-	client, err := engine.Connect("unix://default:"+password+"@"+dir+"/sock", 1, patience)
+	client, err := engine.Connect(engine.Redis{URL: "unix://default:" + password + "@" + dir + "/sock"}, 1, patience)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,12 +14,19 @@ import (
 type saleFlags struct {
 	Addr       string `default:"127.0.0.1:8080" help:"Address to listen on."`
 	AdminToken string `placeholder:"TOKEN" help:"Bearer token of the admin routes. Other users of this machine can see flags: prefer the variable."`
-	Auth       string `placeholder:"trusted" help:"Who says who the buyer is. trusted: whoever calls; needed in so many words to listen beyond this machine."`
 	NoWriter   bool   `help:"Leave writing into PostgreSQL to another process."`
 	Partitions int    `placeholder:"P" help:"Partitions of a new shop, 1 by default; an existing one keeps its own and refuses another number."`
 
 	Hold         time.Duration `default:"5m" help:"How long an unpaid order holds its stock, 1s to 24h; those that are held already keep their deadline."`
 	RefundWindow time.Duration `default:"24h" help:"How long after paying a buyer may give an order back; 0 for not at all. An admin may at any time."`
+
+	authFlags  `embed:""`
+	limitFlags `embed:""`
+
+	TLSCert string `placeholder:"FILE" help:"Certificate chain in PEM, to answer HTTPS instead of HTTP; read anew when it changes."`
+	TLSKey  string `placeholder:"FILE" help:"Private key of the certificate."`
+
+	AdminAddr string `placeholder:"HOST:PORT" help:"Address for profiles (/debug/pprof), off unless given. They ask for no credential: on this machine only."`
 }
 
 // Bounds of the flags that are times.
@@ -34,18 +41,18 @@ var bearerToken = regexp.MustCompile(`^[A-Za-z0-9._~+/-]+=*$`)
 
 func (f *saleFlags) validate() error {
 	switch {
-	case f.Auth != "" && f.Auth != "trusted":
-		return errors.New("this version knows no other --auth than trusted: leave it out, or say trusted")
 	case f.AdminToken != "" && !bearerToken.MatchString(f.AdminToken):
 		return errors.New("the admin token has characters that a Bearer token cannot have: " +
 			"give --admin-token or STAMPEDE_ADMIN_TOKEN letters, digits and -._~+/ only")
+	case (f.TLSCert == "") != (f.TLSKey == ""):
+		return errors.New("one file of two: HTTPS needs both --tls-cert and --tls-key (or their variables)")
 	case f.Hold < shortestHold || f.Hold > longestHold:
 		return fmt.Errorf("--hold must be 1s to 24h, such as 90s or 5m, not %v: buyers need time to pay, and nobody else gets the stock meanwhile", f.Hold)
 	case f.RefundWindow < 0 || f.RefundWindow > longestRefundWindow:
 		return fmt.Errorf("--refund-window must be 0 to %dh, such as 24h, not %v: with 0 only an admin can refund",
 			longestRefundWindow/time.Hour, f.RefundWindow)
 	}
-	return checkPartitions(f.Partitions)
+	return errors.Join(checkPartitions(f.Partitions), f.authFlags.validate(), f.limitFlags.validate())
 }
 
 // refundWindow is the flag as the engine takes it, where 0 stands for the default: a window that has closed as soon
@@ -62,8 +69,15 @@ func checkPartitions(n int) error {
 
 // serverFlags name servers that run already.
 type serverFlags struct {
-	RedisURL    string `placeholder:"URL" help:"Redis, as redis://user:password@host:port/0."`
+	RedisURL    string `placeholder:"URL" help:"Redis, as redis://user:password@host:port/0; rediss:// for TLS."`
+	RedisCACert string `name:"redis-cacert" placeholder:"FILE" help:"Certificates of the authorities that Redis' certificate is checked against, instead of the system's."`
+	RedisCert   string `placeholder:"FILE" help:"Client certificate for Redis, which asks for one unless told not to."`
+	RedisKey    string `placeholder:"FILE" help:"Private key of the client certificate."`
 	PostgresURL string `placeholder:"URL" help:"PostgreSQL, as postgres://user:password@host:port/database."`
+}
+
+func (f *serverFlags) redis() engine.Redis {
+	return engine.Redis{URL: f.RedisURL, CACert: f.RedisCACert, Cert: f.RedisCert, Key: f.RedisKey}
 }
 
 // stackFlags name servers by their URLs or by the directory of an `up`.

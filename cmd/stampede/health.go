@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -10,32 +9,58 @@ import (
 	"time"
 
 	"stampede/cmd/shop"
+	"stampede/engine"
+	"stampede/engine/rest"
+	"stampede/persist"
 )
 
-// lookMax bounds a look at Redis and Postgres: who asks for readiness or metrics asks again in a few seconds.
-const lookMax = 2 * time.Second
+// answerMax bounds an answer of /readyz and a measurement of /metrics: who asks asks again in a few seconds. A caller waits
+// for the look under way, if there is one, and then for one that began after it came: so a look has half of it.
+const (
+	answerMax = 2 * time.Second
+	lookMax   = answerMax / 2
+)
 
-// lagUnknown stands for a lag that could not be measured: 0 would promise that everything is in the tables.
-const lagUnknown = -1
-
-var (
-	errOpening = errors.New("the shop is being opened")
-	errNoLag   = errors.New("the writer's lag cannot be measured")
+// What is said more than once.
+const (
+	stillOpening     = "the shop is being opened: wait; where that lasts, the log says what it waits for"
+	notLooked        = "this process did not finish its look within 2 s: see whether it is short of CPU, or Redis and Postgres hang"
+	noPostgres       = "Postgres does not answer: see that it runs, is not overloaded, and takes the user and password of the Postgres URL; sales go on until the backlog in Redis is full"
+	doorsUnknown     = "unknown, since Redis does not answer"
+	lagUnmeasured    = "the writer's lag cannot be measured"
+	howDoorsOpen     = "; it opens by itself once Redis and Postgres answer, else the log says what it waits for (door shut)"
+	howAlarmsEnd     = "; sales go on until the backlog in Redis is full: keep Redis' data, and mend what the text names"
+	howWritingGoesOn = "; it is tried again all the time: mend what the text names in Postgres"
 )
 
 // health answers /readyz.
 type health struct {
 	shop   *shop.Shop
 	opened atomic.Bool // doors open and, where asked for, the demo catalogue filled in
+	looks  engine.Shared[rest.Readiness]
 }
 
-// Check looks at Redis and Postgres at once, so that one that hangs does not speak for the other. The lag is -1 where
-// it cannot be measured.
-func (h *health) Check(ctx context.Context) (lag int64, problems []error) {
-	ctx, cancel := context.WithTimeout(ctx, lookMax)
+// Check looks at Redis and Postgres now. Callers that wait together share a look, so that many probes cost as much as
+// a few.
+func (h *health) Check(ctx context.Context) rest.Readiness {
+	ctx, cancel := context.WithTimeout(ctx, answerMax)
 	defer cancel()
-	var doors, books, measure, alarm error
+	found, err := h.looks.Do(ctx, lookMax, h.look)
+	if err != nil {
+		return rest.Readiness{
+			LagEvents: rest.LagUnknown, LagSeconds: rest.LagUnknown,
+			Redis: []string{notLooked}, Postgres: []string{notLooked},
+		}
+	}
+	return found
+}
+
+// look asks Redis and Postgres side by side, so that one that hangs does not speak for the other.
+func (h *health) look(ctx context.Context) (found rest.Readiness, _ error) {
+	var answers, doors, books, measure error
+	var lag persist.Lag
 	var looks sync.WaitGroup
+	looks.Go(func() { answers = h.shop.Engine.Ping(ctx) })
 	looks.Go(func() {
 		if doors = h.shop.Engine.CheckDoors(ctx); doors == nil {
 			doors = h.shop.Engine.Ready() // open in Redis, but not known here yet
@@ -44,33 +69,53 @@ func (h *health) Check(ctx context.Context) (lag int64, problems []error) {
 	looks.Go(func() { books = h.shop.Books.Ping(ctx) })
 	looks.Go(func() { lag, measure = h.shop.Books.Lag(ctx) })
 	looks.Wait()
-	if h.shop.Writer != nil {
-		alarm = h.shop.Writer.Alarm()
-	}
-	if measure != nil {
-		lag = lagUnknown
-		if doors == nil && books == nil { // else they say why
-			measure = fmt.Errorf("%w: %w", errNoLag, measure)
-		} else {
-			measure = errNoLag
-		}
-	}
 	if !h.opened.Load() {
-		problems = append(problems, errOpening)
+		found.Opening = []string{stillOpening}
 	}
-	for _, err := range []error{doors, books, measure, alarm} {
-		problems = append(problems, lines(err)...)
+	found.Redis = lines(answers, "")
+	found.Doors = lines(doors, howDoorsOpen)
+	if answers != nil {
+		found.Doors = []string{doorsUnknown}
 	}
-	return lag, problems
+	if books != nil {
+		found.Postgres = []string{noPostgres}
+	}
+	found.LagEvents, found.LagSeconds = lag.Events, lag.Age.Seconds()
+	if measure != nil {
+		found.LagEvents = rest.LagUnknown
+	}
+	if measure != nil || lag.Age == persist.AgeUnknown {
+		found.LagSeconds = rest.LagUnknown
+	}
+	found.Writer = h.writer(measure, answers == nil && books == nil)
+	return found, nil
 }
 
-// lines takes joined errors apart: one a partition.
-func lines(err error) (each []error) {
+// writer says what is wrong with it. What Redis or Postgres said already is not said again.
+func (h *health) writer(measure error, bothAnswer bool) (problems []string) {
+	switch {
+	case measure != nil && bothAnswer:
+		problems = append(problems, fmt.Sprintf("%s (%v): see whether Redis or Postgres is slow", lagUnmeasured, measure))
+	case measure != nil:
+		problems = append(problems, lagUnmeasured+", since Redis or Postgres does not answer")
+	}
+	if h.shop.Writer == nil {
+		return problems
+	}
+	problems = append(problems, lines(h.shop.Writer.Alarm(), howAlarmsEnd)...)
+	if bothAnswer {
+		problems = append(problems, lines(h.shop.Writer.Interrupted(), howWritingGoesOn)...)
+	}
+	return problems
+}
+
+// lines takes joined errors apart, and adds to each what to do.
+func lines(err error, next string) (each []string) {
 	if err == nil {
 		return nil
 	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
-		each = append(each, errors.New(line))
+		each = append(each, line+next)
 	}
 	return each
 }

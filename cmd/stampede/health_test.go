@@ -2,16 +2,53 @@ package main
 
 import (
 	"errors"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"stampede/cmd/shop"
 	"stampede/cmd/shop/shoptest"
 	"stampede/cmd/stack"
+	"stampede/engine/rest"
 )
+
+// problems are what keeps a shop from being ready, each with its part.
+func problems(found rest.Readiness) (all []string) {
+	for part, texts := range map[string][]string{
+		"opening": found.Opening, "redis": found.Redis, "doors": found.Doors, "postgres": found.Postgres, "writer": found.Writer,
+	} {
+		for _, text := range texts {
+			all = append(all, part+": "+text)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// wrongParts are those with problems, in alphabetical order.
+func wrongParts(found rest.Readiness) (parts []string) {
+	for _, p := range problems(found) {
+		part, _, _ := strings.Cut(p, ":")
+		parts = append(parts, part)
+	}
+	return slices.Compact(parts)
+}
+
+// wantParts wants something wrong with these parts and no others.
+func wantParts(t *testing.T, when string, found rest.Readiness, parts ...string) {
+	t.Helper()
+	if wrong := wrongParts(found); !slices.Equal(wrong, parts) {
+		t.Errorf("%s: something is wrong with %v, want %v:\n%s", when, wrong, parts, strings.Join(problems(found), "\n"))
+	}
+}
 
 func TestHealth_SaysWhatIsWrongAndNeverGuessesTheLag(t *testing.T) {
 	t.Parallel()
@@ -24,55 +61,177 @@ func TestHealth_SaysWhatIsWrongAndNeverGuessesTheLag(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := &health{shop: s.Shop}
-	if _, problems := h.Check(t.Context()); len(problems) != 1 || !errors.Is(problems[0], errOpening) {
-		t.Errorf("problems before it is open: %v", problems)
-	}
+	wantParts(t, "before it is open", h.Check(t.Context()), "opening")
 	h.opened.Store(true)
 	s.Written()
-	if lag, problems := h.Check(t.Context()); lag != 0 || len(problems) > 0 {
-		t.Errorf("lag %d, problems %v of a shop that is well", lag, problems)
+	found := h.Check(t.Context())
+	wantParts(t, "a shop that is well", found)
+	if found.LagEvents != 0 || found.LagSeconds != 0 {
+		t.Errorf("lag of a shop that is well: %+v", found)
 	}
-	if samples := gather(t, registry); samples["stampede_writer_lag_events"] != 0 || samples["stampede_build_info"] != 1 || samples["stampede_writer_alarm"] != 0 {
-		t.Errorf("measures of a shop that is well: %v", samples)
+	samples := gather(t, registry)
+	for _, name := range []string{"stampede_writer_lag_events", "stampede_writer_lag_seconds", "stampede_writer_alarm", "stampede_writer_lag_failures_total"} {
+		if value, there := samples[name]; !there || value != 0 {
+			t.Errorf("%s of a shop that is well: %v (%t)", name, value, there)
+		}
+	}
+	if samples["stampede_build_info"] != 1 {
+		t.Errorf("build info: %v", samples["stampede_build_info"])
 	}
 
 	if err := s.Stack.Postgres().HaltNow(within(t)); err != nil {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	lag, problems := h.Check(t.Context())
-	if took := time.Since(start); took > lookMax+time.Second {
+	found = h.Check(t.Context())
+	if took := time.Since(start); took > answerMax+time.Second {
 		t.Errorf("a look took %s", took)
 	}
-	if lag != lagUnknown || !mentions(problems, "Postgres does not answer") || mentions(problems, "door") {
-		t.Errorf("lag %d, problems %v without PostgreSQL", lag, problems)
+	wantParts(t, "without PostgreSQL", found, "postgres", "writer")
+	if found.LagEvents != rest.LagUnknown || found.LagSeconds != rest.LagUnknown {
+		t.Errorf("lag without PostgreSQL: %+v", found)
 	}
-	samples := gather(t, registry)
-	if _, there := samples["stampede_writer_lag_events"]; there || samples["stampede_writer_lag_failures_total"] != 1 {
-		t.Errorf("measures without PostgreSQL: %v", samples)
+	samples = gather(t, registry)
+	for _, name := range []string{"stampede_writer_lag_events", "stampede_writer_lag_seconds", "stampede_backlog_used_ratio"} {
+		if _, there := samples[name]; there {
+			t.Errorf("%s is guessed without PostgreSQL", name)
+		}
+	}
+	if samples["stampede_writer_lag_failures_total"] != 1 {
+		t.Errorf("failures without PostgreSQL: %v", samples["stampede_writer_lag_failures_total"])
 	}
 
 	if err := errors.Join(s.Stack.Postgres().Resume(within(t)), s.Stack.Redis().HaltNow(within(t))); err != nil {
 		t.Fatal(err)
 	}
-	if lag, problems := h.Check(t.Context()); lag != lagUnknown || !mentions(problems, "partition 0") {
-		t.Errorf("lag %d, problems %v without Redis", lag, problems)
+	found = h.Check(t.Context())
+	wantParts(t, "without Redis", found, "doors", "redis", "writer")
+	if found.LagEvents != rest.LagUnknown || !strings.Contains(found.Redis[0], "start it") {
+		t.Errorf("without Redis: %+v", found)
 	}
 	if err := s.Stack.Redis().Resume(within(t)); err != nil {
 		t.Fatal(err)
 	}
+	awaitParts(t, h)
 }
 
-func mentions(problems []error, text string) bool {
-	for _, p := range problems {
-		if strings.Contains(p.Error(), text) {
-			return true
+// awaitParts waits until exactly these parts have something wrong.
+func awaitParts(t *testing.T, h *health, parts ...string) rest.Readiness {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		found := h.Check(t.Context())
+		if slices.Equal(wrongParts(found), parts) {
+			return found
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("something is wrong with %v, want %v:\n%s", wrongParts(found), parts, strings.Join(problems(found), "\n"))
 		}
 	}
-	return false
 }
 
-// gather scrapes the gauges and counters that carry no more than constant labels.
+// What an unwritable table says is in no other place than the writer: Redis and PostgreSQL both answer.
+func TestHealth_SaysWhyTheWriterDoesNotGoOn(t *testing.T) {
+	t.Parallel()
+	s := shoptest.Start(t, stack.Options{}, shop.Config{Log: quietLog()})
+	h := &health{shop: s.Shop}
+	h.opened.Store(true)
+	rename := func(from, to string) {
+		t.Helper()
+		conn, err := pgx.Connect(within(t), s.Stack.PostgresURL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Exec(within(t), "ALTER TABLE "+from+" RENAME TO "+to); err != nil {
+			t.Error(err)
+		}
+		_ = conn.Close(within(t))
+	}
+	rename("balance_ledger", "hidden")
+	s.User(100)
+	found := awaitParts(t, h, "writer")
+	if len(found.Writer) != 1 || !strings.Contains(found.Writer[0], "partition 0") || !strings.Contains(found.Writer[0], "balance_ledger") ||
+		!strings.HasSuffix(found.Writer[0], howWritingGoesOn) {
+		t.Errorf("of an interrupted writer: %v", found.Writer)
+	}
+	if found.LagEvents != 1 || found.LagSeconds <= 0 {
+		t.Errorf("lag %d events, %v s, want 1 and some", found.LagEvents, found.LagSeconds)
+	}
+	rename("hidden", "balance_ledger")
+	if found := awaitParts(t, h); found.LagEvents != 0 || found.LagSeconds != 0 {
+		t.Errorf("lag after it went on: %+v", found)
+	}
+}
+
+// A probe of many partitions of a Redis that hangs is answered in time, and a crowd of probes costs what a few do.
+func TestHealth_CrowdBesideAFrozenRedisIsAnsweredInTime(t *testing.T) {
+	t.Parallel()
+	const partitions, crowd = 20, 200
+	s := shoptest.Start(t, stack.Options{}, shop.Config{Log: quietLog(), Partitions: partitions})
+	h := &health{shop: s.Shop}
+	h.opened.Store(true)
+	awaitParts(t, h)
+	ask := func() []rest.Readiness {
+		var probes sync.WaitGroup
+		answers := make([]rest.Readiness, crowd)
+		for i := range answers {
+			probes.Go(func() { answers[i] = h.Check(t.Context()) })
+		}
+		probes.Wait()
+		return answers
+	}
+	pinged := pings(t, s)
+	for i, found := range ask() {
+		if len(problems(found)) > 0 || found.LagEvents != 0 {
+			t.Fatalf("probe %d of a shop that is well: %+v", i, found)
+		}
+	}
+	if n := pings(t, s) - pinged; n < 1 || n > crowd/2 {
+		t.Errorf("%d probes at once asked Redis %d times", crowd, n)
+	}
+
+	if err := s.Stack.Redis().Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	thaw := sync.OnceValue(func() error { return s.Stack.Redis().Signal(syscall.SIGCONT) })
+	t.Cleanup(func() { _ = thaw() })
+	start := time.Now()
+	answers := ask()
+	if took := time.Since(start); took > answerMax+time.Second {
+		t.Errorf("%d probes took %s", crowd, took)
+	}
+	for i, found := range answers {
+		if len(found.Redis) != 1 || found.LagEvents != rest.LagUnknown {
+			t.Fatalf("probe %d of a frozen Redis: %+v", i, found)
+		}
+	}
+	if err := thaw(); err != nil {
+		t.Fatal(err)
+	}
+	if found := awaitParts(t, h); found.LagEvents != 0 {
+		t.Errorf("lag of a shop that is well again: %+v", found)
+	}
+}
+
+// pings is how often Redis was asked whether it answers.
+func pings(t *testing.T, s *shoptest.Shop) int {
+	t.Helper()
+	info, err := s.Redis.Info(within(t), "commandstats").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls := regexp.MustCompile(`cmdstat_ping:calls=(\d+)`).FindStringSubmatch(info)
+	if calls == nil {
+		return 0
+	}
+	n, err := strconv.Atoi(calls[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// gather scrapes gauges and counters, and the number of observations of histograms: "name{label=value,...}", and "name" for
+// the last of its kind.
 func gather(t *testing.T, registry *prometheus.Registry) map[string]float64 {
 	t.Helper()
 	families, err := registry.Gather()
@@ -82,7 +241,13 @@ func gather(t *testing.T, registry *prometheus.Registry) map[string]float64 {
 	samples := map[string]float64{}
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
-			samples[f.GetName()] = m.GetGauge().GetValue() + m.GetCounter().GetValue()
+			value := m.GetGauge().GetValue() + m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
+			var labels []string
+			for _, l := range m.GetLabel() {
+				labels = append(labels, l.GetName()+"="+l.GetValue())
+			}
+			samples[f.GetName()] = value
+			samples[f.GetName()+"{"+strings.Join(labels, ",")+"}"] = value
 		}
 	}
 	if _, there := samples["go_goroutines"]; !there {

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"stampede/cmd/shop"
+	"stampede/persist"
 )
 
 // newRegistry returns a registry with what is true of any Go process, and which one this is.
@@ -28,7 +29,7 @@ func watchWriter(registry prometheus.Registerer, s *shop.Shop) error {
 	watched := []prometheus.Collector{newLagCollector(s.Books.Lag)}
 	if s.Writer != nil {
 		watched = append(watched, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "stampede_writer_alarm", Help: "1 where the writer stopped before events it must not pass.",
+			Name: "stampede_writer_alarm", Help: "1 where the writer stopped before events it must not pass. Worry at 1: GET /readyz says why.",
 		}, func() float64 {
 			if s.Writer.Alarm() != nil {
 				return 1
@@ -50,36 +51,48 @@ func registerAll(registry prometheus.Registerer, all ...prometheus.Collector) er
 // lagCollector measures the writer's lag when it is asked. Where it cannot, the sample is missing and a failure
 // counted: any number would be believed, 0 most of all.
 type lagCollector struct {
-	measure  func(context.Context) (int64, error)
-	lag      *prometheus.Desc
-	failures prometheus.Counter
+	measure              func(context.Context) (persist.Lag, error)
+	events, age, backlog *prometheus.Desc
+	failures             prometheus.Counter
 }
 
-func newLagCollector(measure func(context.Context) (int64, error)) *lagCollector {
+func newLagCollector(measure func(context.Context) (persist.Lag, error)) *lagCollector {
 	return &lagCollector{
 		measure: measure,
-		lag: prometheus.NewDesc("stampede_writer_lag_events",
+		events: prometheus.NewDesc("stampede_writer_lag_events",
 			"Events in Redis that Postgres lacks, measured now: at 0 every change answered before is in the tables.", nil, nil),
+		age: prometheus.NewDesc("stampede_writer_lag_seconds",
+			"Age of the oldest event that Postgres lacks, by the clock of Redis, measured now; 0 when it lacks none. Worry above 60.", nil, nil),
+		backlog: prometheus.NewDesc("stampede_backlog_used_ratio",
+			"Share of its cap that the backlog of events uses, in the fullest partition, measured now. Worry above 0.5: at 1 orders are answered 503.", nil, nil),
 		failures: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "stampede_writer_lag_failures_total", Help: "Times that the writer's lag could not be measured.",
+			Name: "stampede_writer_lag_failures_total",
+			Help: "Times that the writer's lag could not be measured, and its samples were left out. Worry when it climbs: Redis or Postgres does not answer.",
 		}),
 	}
 }
 
 // Describe is for the registry.
 func (c *lagCollector) Describe(descs chan<- *prometheus.Desc) {
-	descs <- c.lag
+	descs <- c.events
+	descs <- c.age
+	descs <- c.backlog
 	c.failures.Describe(descs)
 }
 
 // Collect measures.
 func (c *lagCollector) Collect(samples chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(context.Background(), lookMax)
+	ctx, cancel := context.WithTimeout(context.Background(), answerMax)
 	defer cancel()
-	if lag, err := c.measure(ctx); err != nil {
-		c.failures.Inc()
+	lag, err := c.measure(ctx)
+	if err == nil {
+		samples <- prometheus.MustNewConstMetric(c.events, prometheus.GaugeValue, float64(lag.Events))
+		samples <- prometheus.MustNewConstMetric(c.backlog, prometheus.GaugeValue, lag.Backlog)
+	}
+	if err == nil && lag.Age != persist.AgeUnknown {
+		samples <- prometheus.MustNewConstMetric(c.age, prometheus.GaugeValue, lag.Age.Seconds())
 	} else {
-		samples <- prometheus.MustNewConstMetric(c.lag, prometheus.GaugeValue, float64(lag))
+		c.failures.Inc()
 	}
 	c.failures.Collect(samples)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"stampede/cmd/shop"
@@ -24,51 +23,50 @@ func (r *restoreCommand) Run(c *console) (err error) {
 	if err := checkPartitions(r.Partitions); err != nil {
 		return err
 	}
-	env, stop, err := r.servers(c)
+	config, stop, err := r.servers(c)
 	if err != nil {
 		return c.unlessInterrupted(err)
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	return c.unlessInterrupted(r.restore(c, env))
+	return c.unlessInterrupted(r.restore(c, config))
 }
 
 // servers returns where they are, and what stops those that this process started.
-func (r *restoreCommand) servers(c *console) (env stackEnv, stop func() error, err error) {
+func (r *restoreCommand) servers(c *console) (config shop.Config, stop func() error, err error) {
 	nothing := func() error { return nil }
 	given, err := r.byURL(c)
 	if err != nil {
-		return env, nil, err
+		return config, nil, err
 	}
 	if given {
-		return stackEnv{redisURL: r.RedisURL, postgresURL: r.PostgresURL}, nothing, nil
+		return shop.Config{Redis: r.redis(), PostgresURL: r.PostgresURL}, nothing, nil
 	}
-	if env, err = r.readStack(); err != nil {
-		return env, nil, err
+	env, err := r.readStack()
+	if err != nil {
+		return config, nil, err
 	}
 	servers, err := stack.Start(c.interrupts.stop, stack.Options{DataDir: r.DataDir, Log: c.log})
 	var held *stack.HeldError
 	if errors.As(err, &held) { // by an `up`
-		return env, nothing, nil
+		return shop.Config{Redis: engine.Redis{URL: env.redisURL}, PostgresURL: env.postgresURL}, nothing, nil
 	}
 	if err != nil {
-		return env, nil, err
+		return config, nil, err
 	}
-	env = stackEnv{redisURL: servers.RedisURL(), postgresURL: servers.PostgresURL()}
-	return env, func() error { return stopServers(c, servers) }, nil
+	config = shop.Config{Redis: engine.Redis{URL: servers.RedisURL()}, PostgresURL: servers.PostgresURL()}
+	return config, func() error { return stopServers(c, servers) }, nil
 }
 
-func (r *restoreCommand) restore(c *console, env stackEnv) (err error) {
+func (r *restoreCommand) restore(c *console, config shop.Config) (err error) {
 	ctx, start := c.interrupts.stop, time.Now()
-	if err := refuseFilled(ctx, env.redisURL); err != nil {
+	if err := refuseFilled(ctx, config.Redis); err != nil {
 		return err
 	}
-	if err := requireBooks(ctx, c, env.postgresURL); err != nil {
+	if err := requireBooks(ctx, c, config.PostgresURL); err != nil {
 		return err
 	}
-	s, err := shop.Open(ctx, shop.Config{
-		RedisURL: env.redisURL, PostgresURL: env.postgresURL, Partitions: r.Partitions,
-		NoWriter: true, Restore: true, Log: c.log,
-	})
+	config.Partitions, config.NoWriter, config.Restore, config.Log = r.Partitions, true, true, c.log
+	s, err := shop.Open(ctx, config)
 	if err != nil {
 		return err
 	}
@@ -98,8 +96,8 @@ const probeMax = 5 * time.Second
 
 // refuseFilled makes sure that Redis is empty. The mark that a restore leaves first is no content: a restore that got
 // no further can be repeated.
-func refuseFilled(ctx context.Context, url string) error {
-	client, err := engine.Connect(url, 1, probeMax)
+func refuseFilled(ctx context.Context, from engine.Redis) error {
+	client, err := engine.Connect(from, 1, probeMax)
 	if err != nil {
 		return err
 	}
@@ -124,8 +122,7 @@ func refuseFilled(ctx context.Context, url string) error {
 }
 
 func unreadable(err error) error {
-	text := strings.TrimPrefix(err.Error(), engine.ErrUnavailable.Error()+": ")
-	return fmt.Errorf("this Redis cannot be read (%s): is it running, and are URL and password right?", text)
+	return fmt.Errorf("this Redis cannot be read: %s", engine.Explain(err))
 }
 
 // requireBooks makes sure that there is something to restore from: opening a shop on a wrong, empty database would

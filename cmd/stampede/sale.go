@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"sync"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"stampede/cmd/shop"
+	"stampede/engine"
 	"stampede/engine/rest"
 )
 
@@ -27,7 +29,8 @@ const (
 // sale is a shop to be opened with HTTP in front of it: what `up` and `serve` have in common.
 type sale struct {
 	listener    net.Listener
-	redisURL    string
+	tls         bool // the listener speaks it
+	redis       engine.Redis
 	postgresURL string
 	adminToken  string
 	showToken   bool
@@ -37,17 +40,44 @@ type sale struct {
 
 	hold         time.Duration
 	refundWindow time.Duration
+
+	tokens rest.Tokens
+	limits rest.Limits
+
+	profiles net.Listener // nil: none
+}
+
+// sale returns what the flags say of one, listening already; userRate and ipRate hold where the flags say nothing.
+func (f *saleFlags) sale(log *slog.Logger, userRate, ipRate int) (s sale, err error) {
+	s = sale{
+		tls: f.TLSCert != "", partitions: f.Partitions, noWriter: f.NoWriter,
+		hold: f.Hold, refundWindow: f.refundWindow(),
+	}
+	if s.tokens, err = f.tokens(log); err != nil {
+		return s, err
+	}
+	if s.limits, err = f.limits(userRate, ipRate); err != nil {
+		return s, err
+	}
+	if s.profiles, err = listenProfiles(f.AdminAddr); err != nil {
+		return s, err
+	}
+	s.listener, err = f.listen(log)
+	return s, err
 }
 
 // sell opens the shop and serves until a signal comes or the listener fails, then stops: HTTP first, the shop behind
 // it.
 func sell(c *console, s sale) (err error) {
+	if s.profiles != nil {
+		defer serveProfiles(s.profiles, c.log)() // a stop that hangs can be looked into
+	}
 	registry, err := newRegistry()
 	if err != nil {
 		return err
 	}
 	opened, err := shop.Open(c.interrupts.stop, shop.Config{
-		RedisURL: s.redisURL, PostgresURL: s.postgresURL, Partitions: s.partitions, NoWriter: s.noWriter,
+		Redis: s.redis, PostgresURL: s.postgresURL, Partitions: s.partitions, NoWriter: s.noWriter,
 		Hold: s.hold, RefundWindow: s.refundWindow, Log: c.log, Metrics: registry,
 	})
 	if err != nil {
@@ -75,7 +105,8 @@ func (s *sale) server(c *console, h *health, registry *prometheus.Registry) (*re
 		return nil, err
 	}
 	return rest.New(rest.Config{
-		Sales: h.shop.Engine, Registry: h.shop.Books, Health: h, AdminToken: s.adminToken, Metrics: registry, Log: c.log,
+		Sales: h.shop.Engine, Registry: h.shop.Books, Health: h, AdminToken: s.adminToken, TLS: s.tls, Tokens: s.tokens, Limits: s.limits, Metrics: registry,
+		Log: c.log,
 	})
 }
 
@@ -125,7 +156,11 @@ func (s *sale) serve(c *console, server *rest.Server, ready <-chan error) error 
 
 // announce is the one line on standard output. The token is for people only: it always stands in stack.env.
 func (s *sale) announce(c *console) error {
-	text := fmt.Sprintf("Stampede is ready at http://%s\n", reachable(s.listener))
+	scheme := "http"
+	if s.tls {
+		scheme = "https"
+	}
+	text := fmt.Sprintf("Stampede is ready at %s://%s\n", scheme, reachable(s.listener))
 	if s.showToken {
 		text += fmt.Sprintf("Admin token: %s\n", s.adminToken)
 	}

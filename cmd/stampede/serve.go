@@ -12,16 +12,17 @@ func (s *serveCommand) Run(c *console) error {
 	if err := s.validate(); err != nil {
 		return err
 	}
-	listener, err := listen(s.Addr, s.Auth)
+	ipRate := 0
+	if s.Auth == authJWT {
+		ipRate = ipRateOfServe
+	}
+	sale, err := s.sale(c.log, userRateOfServe, ipRate)
 	if err != nil {
 		return err
 	}
-	defer listener.Close()
-	return sell(c, sale{
-		listener: listener, redisURL: s.RedisURL, postgresURL: s.PostgresURL,
-		adminToken: s.AdminToken, partitions: s.Partitions, noWriter: s.NoWriter,
-		hold: s.Hold, refundWindow: s.refundWindow(),
-	})
+	defer sale.listener.Close()
+	sale.redis, sale.postgresURL, sale.adminToken = s.redis(), s.PostgresURL, s.AdminToken
+	return sell(c, sale)
 }
 
 func (s *serveCommand) validate() error {

@@ -88,7 +88,7 @@ func tamper(t testing.TB, dir, sql string, args ...any) {
 
 func withRedis(t testing.TB, dir string, f func(redis.UniversalClient) error) {
 	t.Helper()
-	client, err := engine.Connect(env(t, dir).redisURL, 1, patience)
+	client, err := engine.Connect(engine.Redis{URL: env(t, dir).redisURL}, 1, patience)
 	if err != nil {
 		t.Fatal(err)
 	}

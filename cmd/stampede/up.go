@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"stampede/cmd/stack"
+	"stampede/engine"
 )
 
 // Bounds of stopping both servers. Each has one of its own, within; the second is what a second signal leaves, long
@@ -28,11 +29,11 @@ func (u *upCommand) Run(c *console) (err error) {
 	if err := u.validate(); err != nil {
 		return err
 	}
-	listener, err := listen(u.Addr, u.Auth)
+	sale, err := u.sale(c.log, 0, 0)
 	if err != nil {
 		return err
 	}
-	defer listener.Close()
+	defer sale.listener.Close()
 	servers, err := stack.Start(c.interrupts.stop, stack.Options{DataDir: u.DataDir, Durability: u.Durability, Log: c.log})
 	if err != nil {
 		return c.unlessInterrupted(err)
@@ -43,16 +44,14 @@ func (u *upCommand) Run(c *console) (err error) {
 		return err
 	}
 	env := stackEnv{
-		address: reachable(listener), redisURL: servers.RedisURL(), postgresURL: servers.PostgresURL(), adminToken: token,
+		address: reachable(sale.listener), redisURL: servers.RedisURL(), postgresURL: servers.PostgresURL(), adminToken: token,
 	}
 	if err := env.write(u.DataDir); err != nil {
 		return err
 	}
-	return sell(c, sale{
-		listener: listener, redisURL: env.redisURL, postgresURL: env.postgresURL,
-		adminToken: token, showToken: c.terminal, partitions: u.Partitions, noWriter: u.NoWriter, demo: u.Demo,
-		hold: u.Hold, refundWindow: u.refundWindow(),
-	})
+	sale.redis, sale.postgresURL, sale.adminToken = engine.Redis{URL: env.redisURL}, env.postgresURL, token
+	sale.showToken, sale.demo = c.terminal, u.Demo
+	return sell(c, sale)
 }
 
 func (u *upCommand) validate() error {

@@ -1,118 +1,295 @@
 package rest_test
 
 import (
+	"bytes"
 	"fmt"
+	"io"
+	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
 	"stampede/cmd/shop"
+	"stampede/engine/rest"
 )
 
-// Every route, asked by everybody: who acts is whom the credential names.
+// manner is how a route treats those who call it.
+type manner int
+
+const (
+	open   manner = iota // anybody, whatever credential they show
+	buyers               // a buyer, for themselves
+	both                 // a buyer for what is theirs, an admin for all
+	admins
+)
+
+// errand is a request of a route that succeeds for those who may make it. In body and says, USER stands for the buyer
+// whom it is about, PRODUCT for a product, and EMAIL for a fresh address.
+type errand struct {
+	route string // as the server names it; {id} is an id of the buyer's
+	manner
+	body     string
+	status   int     // of the success
+	says     string  // part of the success: who acted
+	stranger outcome // of another buyer; zero: they do it for themselves
+}
+
+// errands are one for every route.
+var errands = []errand{
+	{"POST /users", admins, `{"name":"x","email":"EMAIL"}`, 201, "", outcome{}},
+	{"GET /users/{id}", both, "", 200, `{"id":"USER"`, notTheirs},
+	{"POST /balance/charge", buyers, `{"amount":1}`, 200, `"user_id":"USER"`, outcome{}},
+	{"GET /balance", buyers, "", 200, `"user_id":"USER"`, outcome{}},
+	{"POST /products", admins, `{"name":"x","price":1,"stock":1}`, 201, "", outcome{}},
+	{"GET /products", open, "", 200, "", outcome{}},
+	{"GET /products/top", open, "", 200, "", outcome{}},
+	{"GET /products/{id}", open, "", 200, "", outcome{}},
+	{"PATCH /products/{id}", admins, `{"name":"y","price":11}`, 200, "", outcome{}},
+	{"POST /products/{id}/stock", admins, `{"delta":1,"reason":"x"}`, 200, "", outcome{}},
+	{"POST /order", buyers, `{"items":[{"product_id":PRODUCT,"quantity":1}]}`, 201, `"user_id":"USER"`, outcome{}},
+	{"GET /order/{id}", both, "", 200, `"user_id":"USER"`, hidden},
+	{"POST /order/{id}/payment", buyers, `{}`, 200, `"user_id":"USER"`, hidden},
+	{"POST /order/{id}/cancel", both, `{"reason":"x"}`, 200, `"user_id":"USER"`, hidden},
+	{"GET /orders", both, "", 200, "", outcome{}},
+	{"POST /cart/add", buyers, `{"product_id":PRODUCT,"quantity":1}`, 200, `"user_id":"USER"`, outcome{}},
+	{"GET /cart", buyers, "", 200, `"user_id":"USER"`, outcome{}},
+	{"POST /cart/order", buyers, `{}`, 201, `"user_id":"USER"`, outcome{}},
+	{"DELETE /cart/remove", buyers, `{"product_id":PRODUCT}`, 200, `"user_id":"USER"`, outcome{}},
+	{"GET /openapi.json", open, "", 200, "", outcome{}},
+	{"GET /docs", open, "", 200, "", outcome{}},
+	{"GET /docs/{file}", open, "", 200, "", outcome{}},
+	{"GET /healthz", open, "", 200, "", outcome{}},
+	{"GET /readyz", open, "", 200, "", outcome{}},
+	{"GET /metrics", open, "", 200, "", outcome{}},
+}
+
+// outcome is how a request must be refused.
+type outcome struct {
+	status    int
+	code      string
+	detail    string // a part of it
+	challenge string
+}
+
+var (
+	noCredential  = outcome{401, "unauthorized", "Authorization: Bearer", "Bearer"}
+	badCredential = outcome{401, "unauthorized", "token|more than once", `Bearer error="invalid_token"`}
+	notTheirs     = outcome{403, "forbidden", "their own user", ""}
+	hidden        = outcome{404, "order_not_found", "not this user's", ""}
+	disagreeing   = outcome{403, "forbidden", "another user|different users", ""}
+	nobodyNamed   = outcome{400, "validation_failed", "names no user", ""}
+	misnamed      = outcome{400, "validation_failed", "X-User-Id", ""}
+)
+
+// actor is somebody with what they send along.
+type actor struct {
+	name    string
+	headers []string // lines
+	query   string
+	body    int64 // user_id in the body of routes that take one there; 0: none, and any route
+}
+
+// refused is an actor who must be, by the manner of a route; where nothing stands they do not call it.
+type refused struct {
+	actor
+	wants map[manner]outcome
+}
+
+// served is an actor who must be, for a user, on routes of these manners.
+type served struct {
+	actor
+	user int64
+	may  []manner
+}
+
+// cast are those whom the actors ask about, and a server that they ask.
+type cast struct {
+	*server
+	buyer, other, product int64
+	trusted               *server // of the same shop
+}
+
+// TestAPI_WhoMayDoWhat has everybody ask for everything: who acts is whom the credential names.
 func TestAPI_WhoMayDoWhat(t *testing.T) {
+	var routes []string
+	for _, e := range errands {
+		routes = append(routes, e.route)
+	}
+	if all := rest.Routes(); !slices.Equal(slices.Sorted(slices.Values(routes)), slices.Sorted(slices.Values(all))) {
+		t.Fatalf("the table has the routes %v, the server %v: each needs one row", routes, all)
+	}
 	s := start(t, shop.Config{})
-	u, v, p := s.User(100_000), s.User(100_000), s.Product(10, 1000)
-	held := func() string { return s.wantOrder(201, "PENDING", "POST", "/order", line(u, p, 1, "later")).ID }
-	actors := []struct {
-		name    string
-		headers []string
-	}{
-		{"nobody", nil},
-		{"another buyer", []string{"X-User-Id", fmt.Sprint(v)}},
-		{"the buyer", []string{"X-User-Id", fmt.Sprint(u)}},
-		{"the admin", asAdmin},
-		{"the buyer with a wrong token", []string{"X-User-Id", fmt.Sprint(u), "Authorization", "Bearer wrong"}},
-		{"the buyer with no Bearer", []string{"X-User-Id", fmt.Sprint(u), "Authorization", "Basic YTpi"}},
+	c := &cast{server: s, trusted: s, buyer: s.User(100_000), other: s.User(100_000), product: s.Product(10, 1000)}
+	for _, user := range []int64{c.buyer, c.other} { // whose carts are not for anybody else to buy
+		s.want(200, nil, "POST", "/cart/add", fmt.Sprintf(`{"user_id":%d,"product_id":%d,"quantity":1}`, user, c.product))
 	}
-	// Expected are the statuses of the actors in their order. ORDER in a path stands for a held order of the buyer, EMAIL
-	// in a body for a fresh one, USER and PRODUCT for the ids.
-	for _, c := range []struct {
-		method, path, body string
-		want               [6]int
-	}{
-		{"POST", "/users", `{"name":"x","email":"EMAIL"}`, [6]int{401, 401, 401, 201, 401, 401}},
-		{"GET", "/users/USER", "", [6]int{400, 403, 200, 200, 401, 401}},
-		{"POST", "/balance/charge", `{"amount":1}`, [6]int{400, 200, 200, 400, 200, 200}},
-		{"GET", "/balance", "", [6]int{400, 200, 200, 400, 200, 200}},
-		{"POST", "/products", `{"name":"x","price":1,"stock":1}`, [6]int{401, 401, 401, 201, 401, 401}},
-		{"PATCH", "/products/PRODUCT", `{"price":11}`, [6]int{401, 401, 401, 200, 401, 401}},
-		{"POST", "/products/PRODUCT/stock", `{"delta":1,"reason":"x"}`, [6]int{401, 401, 401, 200, 401, 401}},
-		{"GET", "/products", "", [6]int{200, 200, 200, 200, 200, 200}},
-		{"GET", "/products/PRODUCT", "", [6]int{200, 200, 200, 200, 200, 200}},
-		{"GET", "/products/top", "", [6]int{200, 200, 200, 200, 200, 200}},
-		{"POST", "/order", `{"items":[{"product_id":PRODUCT,"quantity":1}]}`, [6]int{400, 201, 201, 400, 201, 201}},
-		{"GET", "/order/ORDER", "", [6]int{400, 404, 200, 200, 401, 401}},
-		{"POST", "/order/ORDER/payment", "", [6]int{400, 404, 200, 400, 200, 200}},
-		{"POST", "/order/ORDER/cancel", "", [6]int{400, 404, 200, 200, 401, 401}},
-		{"GET", "/orders", "", [6]int{400, 200, 200, 400, 401, 401}},
-		{"POST", "/cart/add", `{"product_id":PRODUCT,"quantity":1}`, [6]int{400, 200, 200, 400, 200, 200}},
-		{"GET", "/cart", "", [6]int{400, 200, 200, 400, 200, 200}},
-		{"POST", "/cart/order", "", [6]int{400, 201, 201, 400, 409, 409}}, // the buyer has bought it before
-		{"DELETE", "/cart/remove?product_id=PRODUCT", "", [6]int{400, 200, 200, 400, 200, 200}},
-	} {
-		for i, actor := range actors {
-			order := ""
-			if strings.Contains(c.path, "ORDER") {
-				order = held()
-			}
-			path := strings.NewReplacer("USER", fmt.Sprint(u), "PRODUCT", fmt.Sprint(p), "ORDER", order).Replace(c.path)
-			body := strings.NewReplacer("PRODUCT", fmt.Sprint(p), "EMAIL", freshKey()+"@example.com").Replace(c.body)
-			if a := s.send(c.method, path, body, actor.headers...); a.StatusCode != c.want[i] {
-				t.Errorf("%s %s by %s: %d %s, want %d", c.method, path, actor.name, a.StatusCode, a.body, c.want[i])
-			} else if challenge := a.Header.Get("WWW-Authenticate"); (a.StatusCode == 401) != (challenge == "Bearer") {
-				t.Errorf("%s %s by %s: %d with the challenge %q", c.method, path, actor.name, a.StatusCode, challenge)
-			}
-		}
-	}
+	t.Run("trusted", func(t *testing.T) { c.on(t, s.addr).trustedMode() })
+	t.Run("jwt", func(t *testing.T) { c.on(t, s.beside(rest.Config{Tokens: issuerTokens(t)})).jwtMode() })
+	t.Run("bodies", func(t *testing.T) { c.on(t, s.addr).fieldsWithoutPower() })
 	s.auditClean()
 }
 
-// Two names in one request: the header and the request must say the same, wherever the request says it.
-func TestAPI_ContradictingNamesAreRefused(t *testing.T) {
-	s := start(t, shop.Config{})
-	u, v, p := s.User(1000), s.User(1000), s.Product(10, 100)
-	held := s.wantOrder(201, "PENDING", "POST", "/order", line(u, p, 1, "later")).ID
-	user, product := fmt.Sprintf(`"user_id":%d`, u), fmt.Sprintf(`"product_id":%d,"quantity":1`, p)
-	for _, c := range []struct{ method, path, body string }{
-		{"POST", "/balance/charge", `{USER,"amount":1}`},
-		{"GET", "/balance?QUERY", ""},
-		{"GET", "/users/1?QUERY", ""},
-		{"POST", "/order", `{USER,"items":[{` + product + `}]}`},
-		{"POST", "/order?QUERY", `{"items":[{` + product + `}]}`},
-		{"GET", "/order/" + held + "?QUERY", ""},
-		{"POST", "/order/" + held + "/payment", `{USER}`},
-		{"POST", "/order/" + held + "/payment?QUERY", ""},
-		{"POST", "/order/" + held + "/cancel", `{USER}`},
-		{"POST", "/order/" + held + "/cancel?QUERY", ""},
-		{"GET", "/orders?QUERY", ""},
-		{"POST", "/cart/add", `{USER,` + product + `}`},
-		{"GET", "/cart?QUERY", ""},
-		{"POST", "/cart/order", `{USER}`},
-		{"DELETE", "/cart/remove?product_id=1", `{USER}`},
-		{"DELETE", "/cart/remove?product_id=1&QUERY", ""},
-	} {
-		path := strings.Replace(c.path, "QUERY", fmt.Sprintf("user_id=%d", u), 1)
-		body := strings.Replace(c.body, "USER", user, 1)
-		for _, headers := range [][]string{{"X-User-Id", fmt.Sprint(v)}, append([]string{"X-User-Id", fmt.Sprint(v)}, asAdmin...)} {
-			if strings.HasPrefix(path, "/users/") && len(headers) > 2 {
-				continue // an admin names the user in the path
-			}
-			if a := s.send(c.method, path, body, headers...); a.StatusCode != 403 || a.field("code") != "forbidden" {
-				t.Errorf("%s %s %s %v: %d %s", c.method, path, body, headers, a.StatusCode, a.body)
-			}
+// on is the cast in a test of its own, before another server of the same shop.
+func (c *cast) on(t *testing.T, addr string) *cast {
+	s, on := *c.server, *c
+	s.t, s.addr, on.server = t, addr, &s
+	return &on
+}
+
+// beside serves the same shop once more, at the address returned. Nothing is logged.
+func (s *server) beside(c rest.Config) (addr string) {
+	s.t.Helper()
+	c.Sales, c.Registry, c.Health = s.Engine, s.Books, health{s.Shop}
+	if c.Log == nil {
+		c.Log = silent
+	}
+	return serve(s.t, c)
+}
+
+// path is where an errand goes for a user, an order of whom is held.
+func (c *cast) path(e errand, user int64, held string) string {
+	_, path, _ := strings.Cut(e.route, " ")
+	return strings.NewReplacer(
+		"/users/{id}", fmt.Sprint("/users/", user), "/products/{id}", fmt.Sprint("/products/", c.product),
+		"/order/{id}", "/order/"+held, "{file}", "docs.js",
+	).Replace(path)
+}
+
+// request is an errand for a user, run by an actor; "" where it has no place for what they send.
+func (c *cast) request(e errand, a actor, method string, user int64, held string) string {
+	path := c.path(e, user, held)
+	if a.query != "" {
+		path += "?" + a.query
+	}
+	body := strings.NewReplacer("PRODUCT", fmt.Sprint(c.product), "EMAIL", freshKey()+"@example.com").Replace(e.body)
+	if a.body != 0 {
+		if body == "" || e.manner == admins {
+			return ""
 		}
-		if strings.Contains(path, "?user_id") && c.method == "POST" {
-			body = fmt.Sprintf(`{"user_id":%d}`, v)
-			if strings.HasPrefix(path, "/order?") {
-				body = line(v, p, 1, "now")
+		body = strings.Replace(strings.Replace(body, "{", fmt.Sprintf(`{"user_id":%d,`, a.body), 1), ",}", "}", 1)
+	}
+	return call(method, path, body, a.headers...)
+}
+
+// methods of an errand: what may not be read may not be asked after with HEAD either.
+func (e errand) methods() []string {
+	if method := methodOf(e.route); method != "GET" {
+		return []string{method}
+	}
+	return []string{"GET", "HEAD"}
+}
+
+// hold places an unpaid order.
+func (c *cast) hold(user int64) string {
+	c.t.Helper()
+	return c.trusted.wantOrder(201, "PENDING", "POST", "/order", line(user, c.product, 1, "later")).ID
+}
+
+// refuse has the actors run every errand for the buyer, and wants all of it refused and nothing changed.
+func (c *cast) refuse(actors []refused) {
+	c.t.Helper()
+	held, conn := c.hold(c.buyer), c.dial()
+	before := c.everything()
+	for _, a := range actors {
+		for _, e := range errands {
+			want := a.wants[e.manner]
+			if want == (outcome{}) {
+				continue
 			}
-			if a := s.send(c.method, path, body); a.StatusCode != 400 || a.field("code") != "validation_failed" {
-				t.Errorf("%s %s %s: %d %s", c.method, path, body, a.StatusCode, a.body)
+			if want == aStranger {
+				want = e.stranger
+			}
+			for _, method := range e.methods() {
+				if request := c.request(e, a.actor, method, c.buyer, held); request != "" && want != (outcome{}) {
+					c.wantOutcome(conn, a.name+" on "+e.route, request, want)
+				}
 			}
 		}
 	}
-	s.wantOrder(200, "PENDING", "GET", "/order/"+held, "", asAdmin...)
-	s.wantLeft(u, 1000, p, 99)
-	s.wantLeft(v, 1000, p, 99)
-	s.auditClean()
+	c.wantUnchanged(before)
+}
+
+// aStranger stands for what the errand says of one.
+var aStranger = outcome{code: "stranger"}
+
+func (c *cast) wantOutcome(conn *rawConn, who, request string, want outcome) {
+	c.t.Helper()
+	_, _ = conn.Write([]byte(request)) // where it fails there is no answer
+	a, err := conn.answer(methodOf(request))
+	if err != nil {
+		c.t.Fatalf("%s: %.300q: %v", who, request, err)
+	}
+	c.wantProblem(row{request, want.status, want.code, want.detail}, a)
+	if a.status != want.status || a.headers["www-authenticate"] != want.challenge {
+		c.t.Errorf("%s: %d with the challenge %q, want %d with %q", who, a.status, a.headers["www-authenticate"], want.status, want.challenge)
+	}
+}
+
+// everything is what Redis and Postgres hold once they need not be brought together any more.
+func (c *cast) everything() map[string]string {
+	c.t.Helper()
+	if err := c.Books.Sync(c.t.Context()); err != nil {
+		c.t.Fatal(err)
+	}
+	return (&battery{server: c.server}).everything()
+}
+
+// wantUnchanged wants Redis and Postgres to hold what they held before.
+func (c *cast) wantUnchanged(before map[string]string) {
+	c.t.Helper()
+	after := c.everything()
+	for what := range after {
+		before[what] += "" // what was not there
+	}
+	for what, was := range before {
+		if after[what] != was {
+			c.t.Errorf("refusals only, and %s is %.300q, it was %.300q", what, after[what], was)
+		}
+	}
+}
+
+// serve has the actors run every errand that they may run, for their user.
+func (c *cast) serve(actors []served) {
+	c.t.Helper()
+	conn := c.dial()
+	for _, a := range actors {
+		for _, e := range errands {
+			if !slices.Contains(a.may, e.manner) {
+				continue
+			}
+			held := ""
+			if strings.Contains(e.route, "/order/{id}") {
+				held = c.hold(a.user)
+			}
+			request := c.request(e, a.actor, methodOf(e.route), a.user, held)
+			if request == "" {
+				continue
+			}
+			got := c.exchange(conn, request)
+			says := strings.Replace(e.says, "USER", fmt.Sprint(a.user), 1)
+			if got.StatusCode != e.status || !bytes.Contains(got.body, []byte(says)) {
+				c.t.Errorf("%s on %s: %d %.500s, want %d with %s", a.name, e.route, got.StatusCode, got.body, e.status, says)
+			}
+			for _, user := range []int64{c.buyer, c.other} {
+				if user != a.user && bytes.Contains(got.body, fmt.Appendf(nil, `"user_id":"%d"`, user)) {
+					c.t.Errorf("%s on %s: reads of somebody else: %s", a.name, e.route, got.body)
+				}
+			}
+		}
+	}
+}
+
+// exchange sends a request and reads the answer; the connection stays open.
+func (s *server) exchange(conn *rawConn, request string) answer {
+	s.t.Helper()
+	_, _ = conn.Write([]byte(request)) // where it fails there is no answer
+	response, err := http.ReadResponse(conn.r, &http.Request{Method: methodOf(request)})
+	if err != nil {
+		s.t.Fatalf("%.300q: %v", request, err)
+	}
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		s.t.Fatalf("%.300q: %v", request, err)
+	}
+	return answer{response, body}
 }

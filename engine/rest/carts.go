@@ -30,7 +30,7 @@ func cartOf(c *engine.Cart) cartBody {
 	return body
 }
 
-func (s *Server) addToCart(ctx *fasthttp.RequestCtx) error {
+func (s *Server) addToCart(ctx *fasthttp.RequestCtx, who caller) error {
 	var in struct {
 		UserID    id    `json:"user_id"`
 		ProductID id    `json:"product_id"`
@@ -39,7 +39,7 @@ func (s *Server) addToCart(ctx *fasthttp.RequestCtx) error {
 	if err := decode(ctx, &in); err != nil {
 		return err
 	}
-	user, err := buyer(ctx, in.UserID)
+	user, err := s.acting(ctx, who, in.UserID)
 	if err != nil {
 		return err
 	}
@@ -47,7 +47,7 @@ func (s *Server) addToCart(ctx *fasthttp.RequestCtx) error {
 	if err != nil {
 		return err
 	}
-	product, err := parseID("product_id", string(in.ProductID))
+	product, err := in.ProductID.must("product_id")
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func (s *Server) addToCart(ctx *fasthttp.RequestCtx) error {
 }
 
 // removeFromCart takes its fields from the body or from the query: some clients and gateways send no body with DELETE.
-func (s *Server) removeFromCart(ctx *fasthttp.RequestCtx) error {
+func (s *Server) removeFromCart(ctx *fasthttp.RequestCtx, who caller) error {
 	var in struct {
 		UserID    id `json:"user_id"`
 		ProductID id `json:"product_id"`
@@ -71,7 +71,7 @@ func (s *Server) removeFromCart(ctx *fasthttp.RequestCtx) error {
 	if err := decodeOptional(ctx, &in); err != nil {
 		return err
 	}
-	user, err := buyer(ctx, in.UserID)
+	user, err := s.acting(ctx, who, in.UserID)
 	if err != nil {
 		return err
 	}
@@ -91,8 +91,8 @@ func (s *Server) removeFromCart(ctx *fasthttp.RequestCtx) error {
 	return reply(ctx, fasthttp.StatusOK, cartOf(&cart))
 }
 
-func (s *Server) getCart(ctx *fasthttp.RequestCtx) error {
-	user, err := buyer(ctx, "")
+func (s *Server) getCart(ctx *fasthttp.RequestCtx, who caller) error {
+	user, err := s.acting(ctx, who, 0)
 	if err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ func (s *Server) getCart(ctx *fasthttp.RequestCtx) error {
 	return reply(ctx, fasthttp.StatusOK, cartOf(&cart))
 }
 
-func (s *Server) orderCart(ctx *fasthttp.RequestCtx) error {
+func (s *Server) orderCart(ctx *fasthttp.RequestCtx, who caller) error {
 	var in struct {
 		UserID  id      `json:"user_id"`
 		Payment *string `json:"payment"`
@@ -113,7 +113,7 @@ func (s *Server) orderCart(ctx *fasthttp.RequestCtx) error {
 	if err := decodeOptional(ctx, &in); err != nil {
 		return err
 	}
-	user, key, err := keyedBuyer(ctx, in.UserID)
+	user, key, err := s.actingWithKey(ctx, who, in.UserID)
 	if err != nil {
 		return err
 	}

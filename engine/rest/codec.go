@@ -2,9 +2,10 @@ package rest
 
 import (
 	"bytes"
+	"math"
 	"mime"
-	"strconv"
 	"strings"
+	"unsafe"
 
 	"github.com/bytedance/sonic"
 	"github.com/valyala/fasthttp"
@@ -23,27 +24,58 @@ var decoder = sonic.Config{
 
 var encoder = sonic.Config{SortMapKeys: true}.Froze()
 
-// id is a 64-bit id: a decimal string in answers, a string or an integer in requests.
-type id string
+// id is a 64-bit id of a request: a decimal string or an integer there. 0 stands for one that is missing.
+type id int64
 
-// UnmarshalJSON takes a string or an integer. An empty string keeps its quotes: it is a malformed id, not a missing
-// one.
+const malformedID id = -1
+
+// UnmarshalJSON takes whatever stands there; what is no id is refused where its name is known.
 func (i *id) UnmarshalJSON(b []byte) error {
-	text := string(b)
 	if len(b) > 2 && b[0] == '"' && b[len(b)-1] == '"' {
-		text = text[1 : len(text)-1]
+		b = b[1 : len(b)-1]
 	}
-	*i = id(text)
+	n, ok := digits(b)
+	if !ok {
+		n = int64(malformedID)
+	}
+	*i = id(n)
 	return nil
 }
 
+// must returns the id, which has to be there.
+func (i id) must(name string) (int64, error) {
+	if i <= 0 {
+		return 0, noID(name)
+	}
+	return int64(i), nil
+}
+
 // parseID reads a decimal id without sign, leading zero or anything else around it.
-func parseID(name, text string) (int64, error) {
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || n < 1 || text[0] < '1' || text[0] > '9' {
-		return 0, validationFailed.with("%s must be a positive integer of at most 19 digits, as a number or a string.", name)
+func parseID[T string | []byte](name string, text T) (int64, error) {
+	n, ok := digits(text)
+	if !ok {
+		return 0, noID(name)
 	}
 	return n, nil
+}
+
+func noID(name string) error {
+	return validationFailed.with("%s must be a positive integer of at most 19 digits, as a number or a string.", name)
+}
+
+// digits reads a positive 64-bit integer: digits only, the first not 0.
+func digits[T string | []byte](text T) (n int64, ok bool) {
+	if len(text) == 0 || len(text) > 19 || text[0] == '0' {
+		return 0, false
+	}
+	for i := range len(text) {
+		d := int64(text[i]) - '0'
+		if d < 0 || d > 9 || n > (math.MaxInt64-d)/10 {
+			return 0, false
+		}
+		n = n*10 + d
+	}
+	return n, true
 }
 
 // decode reads the body of a request into v.
@@ -51,11 +83,15 @@ func decode(ctx *fasthttp.RequestCtx, v any) error {
 	if !isJSON(ctx.Request.Header.ContentType()) {
 		return wrongMediaType
 	}
+	if len(ctx.Request.Header.ContentEncoding()) > 0 {
+		return wrongMediaType.with("Send the body as it is, without Content-Encoding.")
+	}
 	body := ctx.PostBody()
 	if err := strict(body); err != nil {
 		return err
 	}
-	if err := decoder.Unmarshal(body, v); err != nil {
+	// A view, not a copy: the decoder copies what it keeps.
+	if err := decoder.UnmarshalFromString(unsafe.String(unsafe.SliceData(body), len(body)), v); err != nil {
 		return decodeProblem(err)
 	}
 	return nil

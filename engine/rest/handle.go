@@ -1,79 +1,109 @@
 package rest
 
 import (
-	"bytes"
 	"errors"
+	"fmt"
+	"net"
+	"runtime/debug"
 	"time"
 
 	"github.com/valyala/fasthttp"
 )
 
-// handler answers a request, or returns why not.
-type handler func(ctx *fasthttp.RequestCtx) error
+// handler answers a request of a caller whom its route lets in, or returns why not.
+type handler func(ctx *fasthttp.RequestCtx, who caller) error
 
-const routeKey = "route"
+// noRoute stands for the route of what has none.
+const noRoute = "none"
 
-func routeOf(ctx *fasthttp.RequestCtx) string {
-	name, _ := ctx.UserValue(routeKey).(string)
-	return name
-}
-
-// route wraps a handler with what all routes share. name is the route as metrics and logs call it.
-func (s *Server) route(name string, next handler) fasthttp.RequestHandler {
+// serve wraps a handler with what all routes share. name is the route as metrics and logs call it.
+func (s *Server) serve(name string, access access, next handler) fasthttp.RequestHandler {
 	observe := s.metrics.route(name)
 	return func(ctx *fasthttp.RequestCtx) {
 		start := time.Now()
-		h := &ctx.Response.Header
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set(fasthttp.HeaderCacheControl, "no-store")
-		err := smuggled(ctx)
-		if err == nil {
-			err = next(ctx)
-		}
-		if err != nil {
-			ctx.SetUserValue(routeKey, name)
-			s.asProblem(ctx, err).answer(ctx)
+		s.head(ctx)
+		if err := s.guarded(ctx, access, next); err != nil {
+			s.refuse(ctx, name, asProblem(ctx, err), err)
 		}
 		observe(ctx.Response.StatusCode(), time.Since(start))
 	}
 }
 
-var contentLength = []byte("content-length")
-
-// smuggled refuses a request with both Content-Length and Transfer-Encoding: the parser takes it, and another server
-// on the way may have cut it elsewhere (RFC 9112, 6.1).
-func smuggled(ctx *fasthttp.RequestCtx) error {
-	if ctx.Request.Header.ContentLength() != -1 {
-		return nil // not chunked
-	}
-	for line := range bytes.Lines(ctx.Request.Header.RawHeaders()) {
-		name, _, _ := bytes.Cut(line, []byte(":"))
-		if bytes.EqualFold(bytes.TrimSpace(name), contentLength) {
-			ctx.SetConnectionClose()
-			return validationFailed.with("Content-Length and Transfer-Encoding exclude each other.")
+// guarded turns a panic into an error: one request must not end the others.
+func (s *Server) guarded(ctx *fasthttp.RequestCtx, access access, next handler) (err error) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			err = fmt.Errorf("panic: %v\n%s", reason, debug.Stack())
 		}
-	}
-	return nil
+	}()
+	return s.attempt(ctx, access, next)
 }
 
-func (s *Server) notFound(*fasthttp.RequestCtx) error { return pathNotFound }
+// attempt lets a request through the gates, in the order of what they cost.
+func (s *Server) attempt(ctx *fasthttp.RequestCtx, access access, next handler) error {
+	if err := wellFormed(ctx); err != nil {
+		return err
+	}
+	if access != probe {
+		if err := s.limits.address(ctx); err != nil {
+			return err
+		}
+	}
+	who, err := s.identify(ctx, access)
+	if err != nil {
+		return err
+	}
+	return next(ctx, who)
+}
 
-func (s *Server) methodNotAllowed(*fasthttp.RequestCtx) error { return wrongMethod }
+var (
+	headerNoSniff   = []byte("X-Content-Type-Options")
+	noSniff         = []byte("nosniff")
+	headerCache     = []byte(fasthttp.HeaderCacheControl)
+	noStore         = []byte("no-store")
+	headerTransport = []byte("Strict-Transport-Security")
+	transportOnly   = []byte("max-age=31536000")
+)
+
+// head sets the headers of every answer.
+func (s *Server) head(ctx *fasthttp.RequestCtx) {
+	h := &ctx.Response.Header
+	secure(h)
+	if s.cfg.TLS {
+		h.SetCanonical(headerTransport, transportOnly)
+	}
+	s.ids.name(ctx)
+}
+
+// secure keeps answers from being kept, and from being taken for what they are not.
+func secure(h *fasthttp.ResponseHeader) {
+	h.SetCanonical(headerNoSniff, noSniff)
+	h.SetCanonical(headerCache, noStore)
+}
+
+// refuse answers with a problem.
+func (s *Server) refuse(ctx *fasthttp.RequestCtx, route string, p *problem, err error) {
+	p.write(&ctx.Response)
+	s.metrics.refused(p.code)
+	s.refusals.note(ctx, s.limits.client(ctx), route, p, err)
+}
 
 // protocolError answers what could not be read as a request. It never repeats the parser's text, which repeats the
 // request.
 func (s *Server) protocolError(ctx *fasthttp.RequestCtx, err error) {
 	var small *fasthttp.ErrSmallBuffer
+	var network net.Error
 	p := validationFailed.with("The request is not well-formed HTTP.")
 	switch {
 	case errors.As(err, &small):
 		p = headersTooLarge
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
 		p = bodyTooLarge
+	case errors.As(err, &network) && network.Timeout():
+		p = requestTooSlow
 	}
-	h := &ctx.Response.Header
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set(fasthttp.HeaderCacheControl, "no-store")
-	p.answer(ctx)
+	s.head(ctx)
+	s.refuse(ctx, noRoute, p, err)
+	s.metrics.unreadable(p.status)
 	ctx.SetConnectionClose()
 }

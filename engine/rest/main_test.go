@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -34,15 +35,17 @@ type server struct {
 // health answers from the shop's own parts.
 type health struct{ shop *shoptest.Shop }
 
-func (h health) Check(ctx context.Context) (int64, []error) {
+func (h health) Check(ctx context.Context) rest.Readiness {
 	lag, err := h.shop.Books.Lag(ctx)
-	var problems []error
-	for _, err := range []error{err, h.shop.Engine.CheckDoors(ctx), h.shop.Books.Ping(ctx)} {
+	found := rest.Readiness{LagEvents: lag.Events, LagSeconds: lag.Age.Seconds()}
+	for at, err := range map[*[]string]error{
+		&found.Writer: err, &found.Doors: h.shop.Engine.CheckDoors(ctx), &found.Postgres: h.shop.Books.Ping(ctx),
+	} {
 		if err != nil {
-			problems = append(problems, err)
+			*at = []string{err.Error()}
 		}
 	}
-	return lag, problems
+	return found
 }
 
 func start(t *testing.T, c shop.Config) *server {
@@ -55,6 +58,9 @@ func start(t *testing.T, c shop.Config) *server {
 func serve(t *testing.T, c rest.Config) (addr string) {
 	t.Helper()
 	c.AdminToken, c.Metrics = adminToken, prometheus.NewRegistry()
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
 	api, err := rest.New(c)
 	if err != nil {
 		t.Fatal(err)

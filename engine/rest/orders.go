@@ -45,12 +45,12 @@ type stepBody struct {
 	At     time.Time `json:"at"`
 }
 
-func (s *Server) placeOrder(ctx *fasthttp.RequestCtx) error {
+func (s *Server) placeOrder(ctx *fasthttp.RequestCtx, who caller) error {
 	var in orderRequest
 	if err := decode(ctx, &in); err != nil {
 		return err
 	}
-	user, key, err := keyedBuyer(ctx, in.UserID)
+	user, key, err := s.actingWithKey(ctx, who, in.UserID)
 	if err != nil {
 		return err
 	}
@@ -60,10 +60,10 @@ func (s *Server) placeOrder(ctx *fasthttp.RequestCtx) error {
 	}
 	lines := make([]engine.Line, len(in.Items))
 	for i, item := range in.Items {
-		if lines[i].ProductID, err = parseID("items["+strconv.Itoa(i)+"].product_id", string(item.ProductID)); err != nil {
-			return err
+		if item.ProductID <= 0 {
+			return noID("items[" + strconv.Itoa(i) + "].product_id")
 		}
-		lines[i].Quantity = item.Quantity
+		lines[i] = engine.Line{ProductID: int64(item.ProductID), Quantity: item.Quantity}
 	}
 	order, replayed, err := s.cfg.Sales.Place(context.Background(), engine.PlaceRequest{
 		UserID: user, Lines: lines, Later: later, Key: key,
@@ -85,12 +85,12 @@ func paysLater(payment *string) (bool, error) {
 	return false, validationFailed.with(`payment must be "now" or "later".`)
 }
 
-func (s *Server) getOrder(ctx *fasthttp.RequestCtx) error {
+func (s *Server) getOrder(ctx *fasthttp.RequestCtx, who caller) error {
 	id, err := pathID(ctx, "the order id")
 	if err != nil {
 		return err
 	}
-	user, _, err := s.adminOrBuyer(ctx, "")
+	user, err := s.acting(ctx, who, 0)
 	if err != nil {
 		return err
 	}
@@ -103,8 +103,8 @@ func (s *Server) getOrder(ctx *fasthttp.RequestCtx) error {
 	return reply(ctx, fasthttp.StatusOK, orderOf(&order))
 }
 
-func (s *Server) listOrders(ctx *fasthttp.RequestCtx) error {
-	user, _, err := s.adminOrBuyer(ctx, "")
+func (s *Server) listOrders(ctx *fasthttp.RequestCtx, who caller) error {
+	user, err := s.acting(ctx, who, 0)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 	"stampede/engine"
 )
 
-func (s *Server) pay(ctx *fasthttp.RequestCtx) error {
+func (s *Server) pay(ctx *fasthttp.RequestCtx, who caller) error {
 	orderID, err := pathID(ctx, "the order id")
 	if err != nil {
 		return err
@@ -22,7 +22,7 @@ func (s *Server) pay(ctx *fasthttp.RequestCtx) error {
 	if err := decodeOptional(ctx, &in); err != nil {
 		return err
 	}
-	user, key, err := keyedBuyer(ctx, in.UserID)
+	user, key, err := s.actingWithKey(ctx, who, in.UserID)
 	if err != nil {
 		return err
 	}
@@ -39,7 +39,7 @@ func (s *Server) pay(ctx *fasthttp.RequestCtx) error {
 	return replyOnce(ctx, fasthttp.StatusOK, replayed, orderOf(&order))
 }
 
-func (s *Server) cancel(ctx *fasthttp.RequestCtx) error {
+func (s *Server) cancel(ctx *fasthttp.RequestCtx, who caller) error {
 	orderID, err := pathID(ctx, "the order id")
 	if err != nil {
 		return err
@@ -51,7 +51,7 @@ func (s *Server) cancel(ctx *fasthttp.RequestCtx) error {
 	if err := decodeOptional(ctx, &in); err != nil {
 		return err
 	}
-	user, admin, err := s.adminOrBuyer(ctx, in.UserID)
+	user, err := s.acting(ctx, who, in.UserID)
 	if err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ func (s *Server) cancel(ctx *fasthttp.RequestCtx) error {
 	bound, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	defer cancel()
 	order, replayed, err := s.cfg.Sales.Cancel(bound, engine.CancelRequest{
-		OrderID: orderID, UserID: user, Admin: admin, Reason: in.Reason, Key: key,
+		OrderID: orderID, UserID: user, Admin: who.admin, Reason: in.Reason, Key: key,
 	})
 	if err != nil {
 		return err

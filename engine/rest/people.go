@@ -21,7 +21,7 @@ type userBody struct {
 	CreatedAt time.Time `json:"created_at"`
 }
 
-func (s *Server) createUser(ctx *fasthttp.RequestCtx) error {
+func (s *Server) createUser(ctx *fasthttp.RequestCtx, _ caller) error {
 	var in struct {
 		Name  string `json:"name"`
 		Email string `json:"email"`
@@ -46,23 +46,17 @@ func (s *Server) createUser(ctx *fasthttp.RequestCtx) error {
 	})
 }
 
-func (s *Server) getUser(ctx *fasthttp.RequestCtx) error {
+func (s *Server) getUser(ctx *fasthttp.RequestCtx, who caller) error {
 	id, err := pathID(ctx, "the user id")
 	if err != nil {
 		return err
 	}
-	admin, err := s.credential(ctx)
-	if err != nil {
+	acting, err := s.acting(ctx, who, 0)
+	switch {
+	case err != nil:
 		return err
-	}
-	if !admin {
-		acting, err := buyer(ctx, "")
-		if err != nil {
-			return err
-		}
-		if acting != id {
-			return forbidden.with("A buyer may read their own user only.")
-		}
+	case !who.admin && acting != id:
+		return forbidden.with("A buyer may read their own user only.")
 	}
 	bound, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	defer cancel()
@@ -115,7 +109,7 @@ type chargeBody struct {
 	ChargeID int64 `json:"charge_id,string"`
 }
 
-func (s *Server) charge(ctx *fasthttp.RequestCtx) error {
+func (s *Server) charge(ctx *fasthttp.RequestCtx, who caller) error {
 	var in struct {
 		UserID id    `json:"user_id"`
 		Amount int64 `json:"amount"`
@@ -123,7 +117,7 @@ func (s *Server) charge(ctx *fasthttp.RequestCtx) error {
 	if err := decode(ctx, &in); err != nil {
 		return err
 	}
-	user, key, err := keyedBuyer(ctx, in.UserID)
+	user, key, err := s.actingWithKey(ctx, who, in.UserID)
 	if err != nil {
 		return err
 	}
@@ -138,8 +132,8 @@ func (s *Server) charge(ctx *fasthttp.RequestCtx) error {
 	})
 }
 
-func (s *Server) balance(ctx *fasthttp.RequestCtx) error {
-	user, err := buyer(ctx, "")
+func (s *Server) balance(ctx *fasthttp.RequestCtx, who caller) error {
+	user, err := s.acting(ctx, who, 0)
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package rest
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"strconv"
@@ -21,8 +20,8 @@ type problem struct {
 	extra map[string]any
 	// retryAfter in seconds, 0 for none.
 	retryAfter int
-	// challenge says how to authenticate.
-	challenge bool
+	// challenge says how to authenticate: WWW-Authenticate, RFC 6750.
+	challenge string
 }
 
 // Error is the detail.
@@ -48,7 +47,8 @@ var (
 	invalidJSON      = &problem{status: 400, code: "invalid_json", title: "The body is not acceptable JSON"}
 	validationFailed = &problem{status: 400, code: "validation_failed", title: "A value is not acceptable"}
 	missingKey       = &problem{status: 400, code: "missing_idempotency_key", title: "Idempotency-Key is missing", detail: "This request moves money or stock: send an Idempotency-Key header of 1 to 255 printable characters, the same one on each retry."}
-	unauthorized     = &problem{status: 401, code: "unauthorized", title: "No valid credential", challenge: true}
+	unauthorized     = &problem{status: 401, code: "unauthorized", title: "No valid credential", challenge: "Bearer"}
+	invalidToken     = &problem{status: 401, code: "unauthorized", title: "No valid credential", challenge: `Bearer error="invalid_token"`}
 	lackOfBalance    = &problem{status: 402, code: "insufficient_balance", title: "The balance does not cover the total"}
 	forbidden        = &problem{status: 403, code: "forbidden", title: "Not allowed"}
 	userNotFound     = &problem{status: 404, code: "user_not_found", title: "No such user", detail: "There is no user with this id."}
@@ -62,10 +62,12 @@ var (
 	notCancelable    = &problem{status: 409, code: "order_not_cancelable", title: "The order cannot be cancelled"}
 	cartEmpty        = &problem{status: 409, code: "cart_empty", title: "The cart is empty", detail: "There is nothing in the cart to order."}
 	emailTaken       = &problem{status: 409, code: "email_taken", title: "Email is taken", detail: "Another user has this email."}
+	requestTooSlow   = &problem{status: 408, code: "request_timeout", title: "The request took too long to arrive", detail: "A request must have arrived within 15 seconds. It was not carried out."}
 	bodyTooLarge     = &problem{status: 413, code: "payload_too_large", title: "The body is too large", detail: "A body has at most 64 KiB."}
 	wrongMediaType   = &problem{status: 415, code: "unsupported_media_type", title: "The body must be JSON", detail: "Send the body as Content-Type: application/json."}
 	keyReused        = &problem{status: 422, code: "idempotency_key_reused", title: "Idempotency-Key was used before", detail: "This key was used with another method, path or body. Use a new key for a new request."}
 	headersTooLarge  = &problem{status: 431, code: "headers_too_large", title: "The headers are too large", detail: "Request line and headers have at most 8 KiB together."}
+	rateLimited      = &problem{status: 429, code: "rate_limited", title: "Too many requests"}
 	internal         = &problem{status: 500, code: "internal", title: "Something broke"}
 	overloaded       = &problem{status: 503, code: "overloaded", title: "Not done", detail: "The request was not carried out. Send it again in a moment.", retryAfter: 1}
 	timedOut         = &problem{status: 504, code: "timeout", title: "Outcome unknown", detail: "The request may or may not have been carried out. Send it again with the same Idempotency-Key to learn which."}
@@ -85,6 +87,7 @@ var byError = []struct {
 	{engine.ErrInsufficientBalance, lackOfBalance},
 	{engine.ErrBalanceLimit, balanceLimit},
 	{engine.ErrStockLimit, validationFailed},
+	{engine.ErrOrderLimit, validationFailed},
 	{engine.ErrNotPayable, notPayable},
 	{engine.ErrNotCancelable, notCancelable},
 	{engine.ErrCartEmpty, cartEmpty},
@@ -98,7 +101,7 @@ var byError = []struct {
 
 // asProblem turns any error into one. What is not known becomes a 500 that tells nothing of the inside but an id
 // that stands in the log.
-func (s *Server) asProblem(ctx *fasthttp.RequestCtx, err error) *problem {
+func asProblem(ctx *fasthttp.RequestCtx, err error) *problem {
 	var p *problem
 	if errors.As(err, &p) {
 		return p
@@ -108,13 +111,12 @@ func (s *Server) asProblem(ctx *fasthttp.RequestCtx, err error) *problem {
 			return figures(known.problem, err)
 		}
 	}
-	id := rand.Text()
-	s.cfg.Log.Error("request failed", "id", id, "method", string(ctx.Method()), "route", routeOf(ctx), "error", err)
+	id := requestID(ctx)
 	return internal.with("The request failed for a reason on our side. Its id in the log is %s.", id).field("id", id)
 }
 
-// answer writes the problem.
-func (p *problem) answer(ctx *fasthttp.RequestCtx) {
+// write makes the problem the answer.
+func (p *problem) write(r *fasthttp.Response) {
 	body := map[string]any{
 		"type": "urn:stampede:problem:" + p.code, "title": p.title, "status": p.status, "code": p.code, "detail": p.detail,
 	}
@@ -122,17 +124,17 @@ func (p *problem) answer(ctx *fasthttp.RequestCtx) {
 		body[name] = value
 	}
 	if p.retryAfter > 0 {
-		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(p.retryAfter))
+		r.Header.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(p.retryAfter))
 	}
-	if p.challenge {
-		ctx.Response.Header.Set(fasthttp.HeaderWWWAuthenticate, "Bearer")
+	if p.challenge != "" {
+		r.Header.Set(fasthttp.HeaderWWWAuthenticate, p.challenge)
 	}
 	text, err := encoder.Marshal(body)
 	if err != nil {
 		text = nil // a map of strings and numbers always encodes
 	}
-	ctx.Response.ResetBody()
-	ctx.SetStatusCode(p.status)
-	ctx.SetContentType("application/problem+json")
-	ctx.SetBody(text)
+	r.ResetBody()
+	r.SetStatusCode(p.status)
+	r.Header.SetContentType("application/problem+json")
+	r.SetBody(text)
 }

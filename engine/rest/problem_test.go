@@ -21,7 +21,7 @@ type refusing struct {
 	err error
 }
 
-func (r *refusing) Check(context.Context) (int64, []error) { return 0, nil }
+func (r *refusing) Check(context.Context) rest.Readiness { return rest.Readiness{} }
 
 func (r *refusing) Pay(context.Context, engine.PayRequest) (engine.Order, bool, error) {
 	return engine.Order{}, true, r.err

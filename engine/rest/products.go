@@ -17,7 +17,7 @@ type productBody struct {
 	CreatedAt *time.Time `json:"created_at,omitempty"`
 }
 
-func (s *Server) createProduct(ctx *fasthttp.RequestCtx) error {
+func (s *Server) createProduct(ctx *fasthttp.RequestCtx, _ caller) error {
 	var in struct {
 		Name  string `json:"name"`
 		Price *int64 `json:"price"`
@@ -54,7 +54,7 @@ func checkPrice(price *int64) error {
 	return nil
 }
 
-func (s *Server) updateProduct(ctx *fasthttp.RequestCtx) error {
+func (s *Server) updateProduct(ctx *fasthttp.RequestCtx, _ caller) error {
 	id, err := pathID(ctx, "the product id")
 	if err != nil {
 		return err
@@ -88,7 +88,7 @@ func (s *Server) updateProduct(ctx *fasthttp.RequestCtx) error {
 	return reply(ctx, fasthttp.StatusOK, productBody{ID: p.ID, Name: p.Name, Price: p.Price, Stock: p.Stock})
 }
 
-func (s *Server) getProduct(ctx *fasthttp.RequestCtx) error {
+func (s *Server) getProduct(ctx *fasthttp.RequestCtx, _ caller) error {
 	id, err := pathID(ctx, "the product id")
 	if err != nil {
 		return err
@@ -102,7 +102,7 @@ func (s *Server) getProduct(ctx *fasthttp.RequestCtx) error {
 	return reply(ctx, fasthttp.StatusOK, productBody{ID: p.ID, Name: p.Name, Price: p.Price, Stock: p.Stock})
 }
 
-func (s *Server) listProducts(ctx *fasthttp.RequestCtx) error {
+func (s *Server) listProducts(ctx *fasthttp.RequestCtx, _ caller) error {
 	limit, err := limitOf(ctx, limitDefault, limitMax)
 	if err != nil {
 		return err
@@ -127,7 +127,7 @@ func (s *Server) listProducts(ctx *fasthttp.RequestCtx) error {
 	return reply(ctx, fasthttp.StatusOK, out)
 }
 
-func (s *Server) restock(ctx *fasthttp.RequestCtx) error {
+func (s *Server) restock(ctx *fasthttp.RequestCtx, _ caller) error {
 	id, err := pathID(ctx, "the product id")
 	if err != nil {
 		return err

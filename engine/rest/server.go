@@ -3,12 +3,12 @@ package rest
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"log/slog"
 	"net"
 	"time"
 
-	"github.com/fasthttp/router"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/valyala/fasthttp"
 
@@ -46,8 +46,13 @@ type Registry interface {
 
 // Health says how the shop does, measured when asked.
 type Health interface {
-	// Check returns the writer's lag in events and what keeps the shop from selling, nothing where all is well.
-	Check(ctx context.Context) (lag int64, problems []error)
+	Check(ctx context.Context) Readiness
+}
+
+// Tokens knows whom a buyer's token names: *token.Verifier. The text of an error says what is wrong with it, and
+// nothing of the token itself.
+type Tokens interface {
+	User(token []byte, now time.Time) (user int64, err error)
 }
 
 // Config is what a server needs.
@@ -56,8 +61,14 @@ type Config struct {
 	Registry   Registry
 	Health     Health
 	AdminToken string
+	Tokens     Tokens // of the buyers; nil: trusted mode, see identify
+	TLS        bool   // requests come over TLS, and should go on doing so
+	Limits     Limits
 	Metrics    *prometheus.Registry
 	Log        *slog.Logger
+
+	ReadTimeout time.Duration // for a whole request; 0: 15 s
+	ConnsPerIP  int           // connections of an address, an IPv6 network of 64 bits counting as one; 0: 10,000
 }
 
 // Limits of HTTP; see the contract.
@@ -65,16 +76,20 @@ const (
 	bodyMax        = 64 << 10
 	headerMax      = 8 << 10
 	readTimeout    = 15 * time.Second
+	writeTimeout   = 15 * time.Second
 	idleTimeout    = 75 * time.Second
-	connsPerIPMax  = 10_000
 	requestTimeout = 10 * time.Second // for what is answered by Postgres or read from Redis
 )
 
 // Server answers HTTP.
 type Server struct {
-	cfg     Config
-	http    *fasthttp.Server
-	metrics *metrics
+	cfg         Config
+	http        *fasthttp.Server
+	metrics     *metrics
+	limits      *limiter
+	refusals    *refusalLog
+	ids         *requestIDs
+	adminDigest [sha256.Size]byte
 }
 
 // New returns a server that does not listen yet.
@@ -88,19 +103,28 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	s := &Server{cfg: cfg}
+	if cfg.ReadTimeout == 0 {
+		cfg.ReadTimeout = readTimeout
+	}
+	if cfg.ConnsPerIP == 0 {
+		cfg.ConnsPerIP = connsPerIPMax
+	}
+	s := &Server{
+		cfg: cfg, limits: newLimiter(cfg.Limits), refusals: newRefusalLog(cfg.Log), ids: newRequestIDs(), adminDigest: sha256.Sum256([]byte(cfg.AdminToken)),
+	}
 	var err error
 	if s.metrics, err = newMetrics(cfg); err != nil {
 		return nil, err
 	}
 	s.http = &fasthttp.Server{
-		Handler:                      s.routes(),
+		Handler:                      s.handler(),
 		ErrorHandler:                 s.protocolError,
+		ExpectHandler:                s.expect,
 		ReadBufferSize:               headerMax,
-		ReadTimeout:                  readTimeout,
+		ReadTimeout:                  cfg.ReadTimeout,
+		WriteTimeout:                 writeTimeout,
 		IdleTimeout:                  idleTimeout,
 		MaxRequestBodySize:           bodyMax,
-		MaxConnsPerIP:                connsPerIPMax,
 		NoDefaultServerHeader:        true,
 		NoDefaultContentType:         true,
 		DisablePreParseMultipartForm: true,
@@ -111,7 +135,7 @@ func New(cfg Config) (*Server, error) {
 }
 
 // Serve answers requests on ln until Shutdown.
-func (s *Server) Serve(ln net.Listener) error { return s.http.Serve(ln) }
+func (s *Server) Serve(ln net.Listener) error { return s.http.Serve(s.bound(ln)) }
 
 // Shutdown ends idle connections and waits for requests under way while ctx lasts.
 func (s *Server) Shutdown(ctx context.Context) error { return s.http.ShutdownWithContext(ctx) }
@@ -121,37 +145,3 @@ type quiet struct{}
 
 // Printf drops the line.
 func (quiet) Printf(string, ...any) {}
-
-func (s *Server) routes() fasthttp.RequestHandler {
-	r := router.New()
-	// A POST must not be answered by a redirect.
-	r.RedirectTrailingSlash = false
-	r.RedirectFixedPath = false
-	r.HandleOPTIONS = false
-	r.NotFound = s.route("none", s.notFound)
-	r.MethodNotAllowed = s.route("none", s.methodNotAllowed)
-
-	r.POST("/users", s.route("POST /users", s.admin(s.createUser)))
-	r.GET("/users/{id}", s.route("GET /users/{id}", s.getUser))
-	r.POST("/balance/charge", s.route("POST /balance/charge", s.charge))
-	r.GET("/balance", s.route("GET /balance", s.balance))
-	r.POST("/products", s.route("POST /products", s.admin(s.createProduct)))
-	r.GET("/products", s.route("GET /products", s.listProducts))
-	r.GET("/products/top", s.route("GET /products/top", s.topProducts))
-	r.GET("/products/{id}", s.route("GET /products/{id}", s.getProduct))
-	r.PATCH("/products/{id}", s.route("PATCH /products/{id}", s.admin(s.updateProduct)))
-	r.POST("/products/{id}/stock", s.route("POST /products/{id}/stock", s.admin(s.restock)))
-	r.POST("/order", s.route("POST /order", s.placeOrder))
-	r.GET("/order/{id}", s.route("GET /order/{id}", s.getOrder))
-	r.POST("/order/{id}/payment", s.route("POST /order/{id}/payment", s.pay))
-	r.POST("/order/{id}/cancel", s.route("POST /order/{id}/cancel", s.cancel))
-	r.GET("/orders", s.route("GET /orders", s.listOrders))
-	r.POST("/cart/add", s.route("POST /cart/add", s.addToCart))
-	r.DELETE("/cart/remove", s.route("DELETE /cart/remove", s.removeFromCart))
-	r.GET("/cart", s.route("GET /cart", s.getCart))
-	r.POST("/cart/order", s.route("POST /cart/order", s.orderCart))
-	r.GET("/healthz", s.route("GET /healthz", s.healthz))
-	r.GET("/readyz", s.route("GET /readyz", s.readyz))
-	r.GET("/metrics", s.route("GET /metrics", s.serveMetrics))
-	return r.Handler
-}

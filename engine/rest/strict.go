@@ -1,6 +1,10 @@
 package rest
 
-import "unicode/utf8"
+import (
+	"bytes"
+	"strings"
+	"unicode/utf8"
+)
 
 const depthMax = 8 // the deepest body of the API nests three levels
 
@@ -50,7 +54,7 @@ func (s *scanner) value(depth int) error {
 	case '[':
 		return s.array(depth)
 	case '"':
-		_, err := s.string()
+		_, _, err := s.string()
 		return err
 	case 'n':
 		return invalidJSON.with("null is not a value of any field; leave the field out.")
@@ -68,19 +72,19 @@ func (s *scanner) value(depth int) error {
 func (s *scanner) object(depth int) error {
 	s.at++
 	// Objects of the API have a handful of keys: looking through them beats a map.
-	var room [8]string
+	var room [8][]byte
 	seen := room[:0]
 	for {
 		s.space()
 		if s.at >= len(s.b) || s.b[s.at] != '"' {
 			return s.skip()
 		}
-		name, err := s.string()
+		name, err := s.key()
 		if err != nil {
 			return err
 		}
 		for _, other := range seen {
-			if other == name {
+			if bytes.Equal(other, name) {
 				return invalidJSON.with("The body names a key twice.")
 			}
 		}
@@ -137,35 +141,38 @@ func (s *scanner) skip() error {
 	return nil
 }
 
-// string steps over a string and returns its text with escapes as they stand, or decoded where a key could hide
-// behind them.
-func (s *scanner) string() (string, error) {
+// key steps over a key and returns its text, decoded where it could hide behind escapes.
+func (s *scanner) key() ([]byte, error) {
+	raw, escaped, err := s.string()
+	if err != nil || !escaped {
+		return raw, err
+	}
+	var text string
+	if err := decoder.UnmarshalFromString(`"`+string(raw)+`"`, &text); err != nil {
+		return nil, invalidJSON.with("A key is not a valid string.")
+	}
+	return []byte(text), nil
+}
+
+// string steps over a string and returns what stands between its quotes.
+func (s *scanner) string() (raw []byte, escaped bool, err error) {
 	s.at++
-	start, escaped := s.at, false
+	start := s.at
 	for s.at < len(s.b) && s.b[s.at] != '"' {
-		if s.b[s.at] == '\\' {
-			escaped = true
-			if err := s.escape(); err != nil {
-				return "", err
-			}
+		if s.b[s.at] != '\\' {
+			s.at++
 			continue
 		}
-		s.at++
+		escaped = true
+		if err := s.escape(); err != nil {
+			return nil, true, err
+		}
 	}
-	raw := s.b[start:min(s.at, len(s.b))]
+	raw = s.b[start:min(s.at, len(s.b))]
 	if s.at < len(s.b) {
 		s.at++
 	}
-	if !escaped {
-		return string(raw), nil
-	}
-	var text string
-	quotedRaw := make([]byte, 0, len(raw)+2)
-	quotedRaw = append(append(append(quotedRaw, '"'), raw...), '"')
-	if err := decoder.Unmarshal(quotedRaw, &text); err != nil {
-		return "", invalidJSON.with("A string has an escape that JSON does not know.")
-	}
-	return text, nil
+	return raw, escaped, nil
 }
 
 // escape steps over one escape, or over the two of a surrogate pair.
@@ -173,6 +180,9 @@ func (s *scanner) escape() error {
 	r, ok := s.unicode()
 	switch {
 	case !ok:
+		if s.at+1 < len(s.b) && strings.IndexByte(`"\/bfnrt`, s.b[s.at+1]) < 0 {
+			return invalidJSON.with("A string has an escape that JSON does not know.")
+		}
 		s.at += 2
 		return nil
 	case r == 0:

@@ -25,7 +25,7 @@ type sellerBody struct {
 	Sold      int64  `json:"sold"`
 }
 
-func (s *Server) topProducts(ctx *fasthttp.RequestCtx) error {
+func (s *Server) topProducts(ctx *fasthttp.RequestCtx, _ caller) error {
 	limit, err := limitOf(ctx, topDefault, engine.TopMax)
 	if err != nil {
 		return err

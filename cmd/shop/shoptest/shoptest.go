@@ -37,11 +37,11 @@ type Shop struct {
 func Start(t testing.TB, o stack.Options, c shop.Config) *Shop {
 	t.Helper()
 	s := &Shop{t: t, Stack: stacktest.Start(t, o), config: c}
-	s.config.RedisURL, s.config.PostgresURL = s.Stack.RedisURL(), s.Stack.PostgresURL()
+	s.config.Redis, s.config.PostgresURL = engine.Redis{URL: s.Stack.RedisURL()}, s.Stack.PostgresURL()
 	if s.config.Log == nil {
 		s.config.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	}
-	client, err := engine.Connect(s.config.RedisURL, 4, 5*time.Second)
+	client, err := engine.Connect(s.config.Redis, 4, 5*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

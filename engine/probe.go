@@ -1,0 +1,167 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
+)
+
+// partitionsAtOnce bounds what visits every partition: enough for PartitionsMax of them in a fraction of a second, few
+// enough to leave connections to the sale.
+const partitionsAtOnce = 16
+
+// Each visits every partition, some at once, and joins their errors in the partitions' order.
+func (e *Engine) Each(visit func(partition int) error) error {
+	errs := make([]error, len(e.partitions))
+	var group errgroup.Group
+	group.SetLimit(partitionsAtOnce)
+	for p := range e.partitions {
+		group.Go(func() error {
+			errs[p] = visit(p)
+			return nil
+		})
+	}
+	_ = group.Wait()
+	return errors.Join(errs...)
+}
+
+// Ping reports whether Redis answers; where it does not, the error says what its operator does next.
+func (e *Engine) Ping(ctx context.Context) error {
+	if err := e.redis.Ping(ctx).Err(); err != nil {
+		return errors.New(noAnswer(err))
+	}
+	return nil
+}
+
+// noAnswer says why Redis does not answer as it should, and what to do.
+func noAnswer(err error) string {
+	var reply redis.Error
+	var network net.Error
+	var dial *net.OpError
+	switch {
+	case errors.As(err, &reply):
+		return complaint(reply.Error())
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, redis.ErrPoolTimeout), errors.As(err, &network) && network.Timeout():
+		return "Redis does not answer in time: see whether it is frozen, overloaded or cut off from here"
+	case errors.As(err, &dial) && dial.Op == "dial":
+		return "Redis cannot be reached: start it, or correct the address in the Redis URL"
+	}
+	return "Redis cannot be asked (" + err.Error() + "): see its log"
+}
+
+// complaint says what to do about an error that Redis itself answers.
+func complaint(text string) string {
+	switch code, _, _ := strings.Cut(text, " "); code {
+	case "LOADING":
+		return "Redis is reading its data from disk: wait until it has"
+	case "NOAUTH", "WRONGPASS", "NOPERM":
+		return "Redis turns Stampede away (" + code + "): correct user and password in the Redis URL, or the rights of that user"
+	}
+	return "Redis answers with an error: " + text
+}
+
+// CheckDoors looks at every door now, in Redis.
+func (e *Engine) CheckDoors(ctx context.Context) error {
+	wrong := make([]string, len(e.partitions))
+	_ = e.Each(func(n int) error {
+		wrong[n] = e.partitions[n].wrong(ctx)
+		return nil
+	})
+	return ByPartition(wrong)
+}
+
+// wrong says what keeps the partition from selling, by a look at its door; nothing where it sells.
+func (p *partition) wrong(ctx context.Context) string {
+	v, err := p.engine.Look(ctx, p.number)
+	s := p.door.state.Load()
+	switch {
+	case err != nil:
+		return err.Error()
+	case !v.Standing:
+		p.door.doubt()
+		if s.open {
+			return "door shut: Redis restarted or was replaced just now"
+		}
+		return "door shut: " + s.reason
+	case v.Epoch != s.epoch:
+		p.door.doubt()
+		return fmt.Sprintf("this process has not followed Redis into epoch %d yet", v.Epoch)
+	}
+	return ""
+}
+
+// Ready reports which partitions do not sell, as far as this process knows, and why: nil when all do.
+func (e *Engine) Ready() error {
+	wrong := make([]string, len(e.partitions))
+	for _, p := range e.partitions {
+		if s := p.door.state.Load(); !s.open {
+			wrong[p.number] = "door shut: " + s.reason
+		}
+	}
+	return ByPartition(wrong)
+}
+
+// ByPartition joins what is wrong in each partition ("": nothing), each thing once with the partitions that it is wrong in.
+func ByPartition(wrong []string) error {
+	var lines []string
+	partitions := map[string][]string{}
+	for n, text := range wrong {
+		if text == "" {
+			continue
+		}
+		if partitions[text] == nil {
+			lines = append(lines, text)
+		}
+		partitions[text] = append(partitions[text], strconv.Itoa(n))
+	}
+	errs := make([]error, len(lines))
+	for i, text := range lines {
+		name := "partition "
+		if len(partitions[text]) > 1 {
+			name = "partitions "
+		}
+		errs[i] = errors.New(name + strings.Join(partitions[text], ", ") + ": " + text)
+	}
+	return errors.Join(errs...)
+}
+
+// Backlog is the share of the backlog's cap that a partition used when it was looked at. From 1 on it refuses what would
+// add to it.
+func (e *Engine) Backlog(v *DoorView) float64 {
+	return float64(max(0, v.Bytes-v.Done)) / float64(e.backlogCap.Load())
+}
+
+// Waiting returns how long ago the first event behind a position was written, by the clock of Redis, which stamped it;
+// false where there is none.
+func (e *Engine) Waiting(ctx context.Context, partition int, behind Position) (age time.Duration, waits bool, err error) {
+	var found *redis.XMessageSliceCmd
+	var now *redis.TimeCmd
+	_, err = e.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
+		found = p.XRangeN(ctx, e.keys.Events(partition), "("+behind.String(), "+", 1)
+		now = p.Time(ctx) // last, so that no event is younger
+		return nil
+	})
+	if err != nil {
+		return 0, false, fmt.Errorf("%w: reading the oldest event: %v", ErrUnavailable, err) //nolint:errorlint // for the log
+	}
+	if len(found.Val()) == 0 {
+		return 0, false, nil
+	}
+	entry, err := ParseEntry(found.Val()[0].ID, found.Val()[0].Values)
+	if err != nil {
+		return 0, true, err
+	}
+	events, err := entry.Events()
+	if err != nil {
+		return 0, true, err
+	}
+	offset := time.Duration(e.clockOffset.Load()) * time.Millisecond
+	return max(0, now.Val().Add(offset).Sub(events[0].At)), true, nil
+}

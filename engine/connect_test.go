@@ -81,7 +81,7 @@ func selfSigned(t *testing.T, file string) (keyFile string) {
 // ping asks once, on a connection of its own.
 func ping(t *testing.T, r Redis, timeout time.Duration) error {
 	t.Helper()
-	client, err := Connect(r, 1, timeout)
+	client, err := Connect(r, 4, timeout) // one failure is not enough for the pool to try by itself
 	if err != nil {
 		t.Fatal(err)
 	}

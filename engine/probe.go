@@ -45,11 +45,14 @@ func noAnswer(err error) string {
 	var reply redis.Error
 	var network net.Error
 	var dial *net.OpError
+	var handshake handshakeError
 	switch {
 	case errors.As(err, &reply):
-		return complaint(reply.Error())
+		return complaint(reply)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, redis.ErrPoolTimeout), errors.As(err, &network) && network.Timeout():
 		return "Redis does not answer in time: see whether it is frozen, overloaded or cut off from here"
+	case errors.As(err, &handshake):
+		return "Redis cannot be used: " + Explain(err)
 	case errors.As(err, &dial) && dial.Op == "dial":
 		return "Redis cannot be reached: start it, or correct the address in the Redis URL"
 	}
@@ -57,14 +60,14 @@ func noAnswer(err error) string {
 }
 
 // complaint says what to do about an error that Redis itself answers.
-func complaint(text string) string {
-	switch code, _, _ := strings.Cut(text, " "); code {
+func complaint(reply redis.Error) string {
+	switch code, _, _ := strings.Cut(reply.Error(), " "); code {
 	case "LOADING":
 		return "Redis is reading its data from disk: wait until it has"
 	case "NOAUTH", "WRONGPASS", "NOPERM":
-		return "Redis turns Stampede away (" + code + "): correct user and password in the Redis URL, or the rights of that user"
+		return "Redis turns Stampede away: " + Explain(reply)
 	}
-	return "Redis answers with an error: " + text
+	return "Redis answers with an error: " + reply.Error()
 }
 
 // CheckDoors looks at every door now, in Redis.

@@ -84,7 +84,7 @@ func TestPing_SaysWhatToDoAndNoSecret(t *testing.T) {
 	if err := s.Engine.Ping(within(t, patience)); err != nil {
 		t.Errorf("a Redis that is well: %v", err)
 	}
-	want("a wrong password", stranger, patience, "WRONGPASS", "correct user and password")
+	want("a wrong password", stranger, patience, "WRONGPASS", "are user and password of the Redis URL right?")
 	if err := s.Stack.Redis().Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}

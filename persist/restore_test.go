@@ -119,7 +119,7 @@ func TestBind_RefusesWhatDoesNotBelongTogether(t *testing.T) {
 	c.Redis.URL = "redis://127.0.0.1:1/0"
 	refused("no Redis", "Redis cannot be used")
 	c.Redis.URL = strings.Replace(s.Stack.RedisURL(), "@", "x@", 1)
-	refused("a wrong Redis password", "is the password right")
+	refused("a wrong Redis password", "are user and password of the Redis URL right")
 	c.PostgresURL = strings.Replace(s.Stack.PostgresURL(), "@", "x@", 1)
 	refused("a wrong Postgres password", "Postgres")
 	c.PostgresURL = "postgres://u:secret@127.0.0.1:1/db"

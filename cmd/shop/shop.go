@@ -177,10 +177,10 @@ func holder() string {
 // Close ends what waits, lets the writer catch up while ctx lasts, and stops. What the writer does not reach stays
 // in Redis for the next one.
 func (s *Shop) Close(ctx context.Context) error {
+	s.Engine.Drain() // before the node number is given back: requests under way still take ids of it
 	s.stopRest()
 	s.rest.Wait()
 	if s.Writer != nil {
-		s.Engine.Drain()
 		if err := s.AwaitWritten(ctx); err != nil {
 			s.log.Warn("stopped before everything was written; the rest waits in Redis", "error", err)
 		}

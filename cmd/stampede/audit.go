@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"stampede/engine"
@@ -86,6 +87,9 @@ func (f *findings) audit(ctx context.Context, from engine.Redis, postgresURL str
 	}
 	books.Attach(unstarted)
 	f.Summary, err = books.Audit(ctx, client, f.note)
+	if err != nil && strings.Contains(err.Error(), "NOPERM") {
+		return unreadable(err)
+	}
 	return err
 }
 

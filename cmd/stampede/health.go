@@ -26,7 +26,7 @@ const (
 	stillOpening     = "the shop is being opened: wait; where that lasts, the log says what it waits for"
 	notLooked        = "this process did not finish its look within 2 s: see whether it is short of CPU, or Redis and Postgres hang"
 	noPostgres       = "Postgres does not answer: see that it runs, is not overloaded, and takes the user and password of the Postgres URL; sales go on until the backlog in Redis is full"
-	doorsUnknown     = "unknown, since Redis does not answer"
+	doorsUnknown     = "the doors cannot be looked at, since Redis does not answer"
 	lagUnmeasured    = "the writer's lag cannot be measured"
 	howDoorsOpen     = "; it opens by itself once Redis and Postgres answer, else the log says what it waits for (door shut)"
 	howAlarmsEnd     = "; sales go on until the backlog in Redis is full: keep Redis' data, and mend what the text names"
@@ -95,7 +95,7 @@ func (h *health) look(ctx context.Context) (found rest.Readiness, _ error) {
 func (h *health) writer(measure error, bothAnswer bool) (problems []string) {
 	switch {
 	case measure != nil && bothAnswer:
-		problems = append(problems, fmt.Sprintf("%s (%v): see whether Redis or Postgres is slow", lagUnmeasured, measure))
+		problems = append(problems, lines(fmt.Errorf("%s: %w", lagUnmeasured, measure), "; see whether Redis or Postgres is slow")...)
 	case measure != nil:
 		problems = append(problems, lagUnmeasured+", since Redis or Postgres does not answer")
 	}
@@ -109,13 +109,13 @@ func (h *health) writer(measure error, bothAnswer bool) (problems []string) {
 	return problems
 }
 
-// lines takes joined errors apart, and adds to each what to do.
+// lines takes joined errors apart, and adds to each what to do. That nothing was done is for requests to know.
 func lines(err error, next string) (each []string) {
 	if err == nil {
 		return nil
 	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
-		each = append(each, line+next)
+		each = append(each, strings.ReplaceAll(line, engine.ErrUnavailable.Error()+": ", "")+next)
 	}
 	return each
 }

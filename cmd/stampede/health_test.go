@@ -149,7 +149,7 @@ func TestHealth_SaysWhyTheWriterDoesNotGoOn(t *testing.T) {
 	rename("balance_ledger", "hidden")
 	s.User(100)
 	found := awaitParts(t, h, "writer")
-	if len(found.Writer) != 1 || !strings.Contains(found.Writer[0], "partition 0") || !strings.Contains(found.Writer[0], "balance_ledger") ||
+	if len(found.Writer) != 1 || !strings.HasPrefix(found.Writer[0], "partition 0: writing events: ") || !strings.Contains(found.Writer[0], "balance_ledger") ||
 		!strings.HasSuffix(found.Writer[0], howWritingGoesOn) {
 		t.Errorf("of an interrupted writer: %v", found.Writer)
 	}
@@ -165,7 +165,7 @@ func TestHealth_SaysWhyTheWriterDoesNotGoOn(t *testing.T) {
 // A probe of many partitions of a Redis that hangs is answered in time, and a crowd of probes costs what a few do.
 func TestHealth_CrowdBesideAFrozenRedisIsAnsweredInTime(t *testing.T) {
 	t.Parallel()
-	const partitions, crowd = 20, 200
+	const partitions, crowd = 60, 200
 	s := shoptest.Start(t, stack.Options{}, shop.Config{Log: quietLog(), Partitions: partitions})
 	h := &health{shop: s.Shop}
 	h.opened.Store(true)

@@ -48,7 +48,7 @@ func (l *tlsListener) Accept() (net.Conn, error) {
 }
 
 // tlsConn is a type of its own because of Read, and because fasthttp takes a bare *tls.Conn through the handshake
-// before it counts the connection among those that a shutdown ends.
+// before it counts it among the connections that a shutdown ends.
 type tlsConn struct{ *tls.Conn }
 
 const plainAnswer = `{"type":"urn:stampede:problem:validation_failed","title":"A value is not acceptable","status":400,` +

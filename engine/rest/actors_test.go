@@ -131,9 +131,16 @@ func TestAPI_WhoMayDoWhat(t *testing.T) {
 
 // on is the cast in a test of its own, before another server of the same shop.
 func (c *cast) on(t *testing.T, addr string) *cast {
-	s, on := *c.server, *c
-	s.t, s.addr, on.server = t, addr, &s
+	on := *c
+	on.server = c.at(t, addr)
 	return &on
+}
+
+// at is the shop of the server behind another address, for a test of its own.
+func (s *server) at(t *testing.T, addr string) *server {
+	there := *s
+	there.t, there.addr = t, addr
+	return &there
 }
 
 // beside serves the same shop once more, at the address returned. Nothing is logged.

@@ -11,7 +11,7 @@ func badCredentials() (lines []string) {
 	changed := []byte(adminToken)
 	changed[len(changed)/2] ^= 1
 	for _, value := range []string{
-		"Bearer wrong", "Bearer", "Bearer ", adminToken, "Token " + adminToken, "Bearer" + adminToken, "Bearer  " + adminToken, "Bearer: " + adminToken,
+		"Bearer wrong", "Bearer", "Bearer ", adminToken, "Token " + adminToken, "Secret " + adminToken, "Bearer" + adminToken, "Bearer  " + adminToken, "Bearer: " + adminToken,
 		"Bearer " + adminToken[:len(adminToken)-1], "Bearer " + adminToken[1:], "Bearer " + adminToken + "n", "Bearer " + adminToken + "," + adminToken,
 		"Bearer " + adminToken + " x", "Bearer x " + adminToken, "Bearer " + strings.ToUpper(adminToken), "Bearer " + string(changed),
 		`Bearer "` + adminToken + `"`, "Bearer " + adminToken + "%00", "Bearer " + base64.StdEncoding.EncodeToString([]byte(adminToken)),

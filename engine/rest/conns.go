@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"net"
+	"sync/atomic"
 	"syscall"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/valyala/fasthttp"
 
 	"stampede/engine/rest/limit"
@@ -18,8 +20,41 @@ const (
 	filesSpared = 1024
 )
 
+// conns are the connections of a server.
+type conns struct {
+	listener      atomic.Pointer[limit.Listener] // nil until Serve
+	open, refused *prometheus.Desc
+}
+
+func newConns() *conns {
+	return &conns{
+		open: prometheus.NewDesc("stampede_http_connections", "Connections of clients that are open.", nil, nil),
+		refused: prometheus.NewDesc("stampede_http_connections_refused_total",
+			"Connections turned away: one address had too many (ip), or all together did (all).", []string{"reason"}, nil),
+	}
+}
+
+// Describe is for the registry.
+func (c *conns) Describe(descs chan<- *prometheus.Desc) {
+	descs <- c.open
+	descs <- c.refused
+}
+
+// Collect counts.
+func (c *conns) Collect(samples chan<- prometheus.Metric) {
+	var open int
+	var perIP, total uint64
+	if ln := c.listener.Load(); ln != nil {
+		open = ln.Open()
+		perIP, total = ln.Refused()
+	}
+	samples <- prometheus.MustNewConstMetric(c.open, prometheus.GaugeValue, float64(open))
+	samples <- prometheus.MustNewConstMetric(c.refused, prometheus.CounterValue, float64(perIP), "ip")
+	samples <- prometheus.MustNewConstMetric(c.refused, prometheus.CounterValue, float64(total), "all")
+}
+
 // bound puts limits on the connections that a listener takes.
-func (s *Server) bound(ln net.Listener) *limit.Listener {
+func (s *Server) bound(ln net.Listener) net.Listener {
 	refusal := func(perIP bool) []byte {
 		if perIP {
 			return tooManyFromIP
@@ -29,7 +64,9 @@ func (s *Server) bound(ln net.Listener) *limit.Listener {
 	if s.cfg.TLS {
 		refusal = nil // nothing can be said before the handshake
 	}
-	return limit.NewListener(ln, s.cfg.ConnsPerIP, roomForConns(), refusal)
+	bounded := limit.NewListener(ln, s.cfg.ConnsPerIP, roomForConns(), refusal)
+	s.conns.listener.Store(bounded)
+	return bounded
 }
 
 // roomForConns returns how many connections there is room for.

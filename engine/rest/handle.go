@@ -83,6 +83,9 @@ func secure(h *fasthttp.ResponseHeader) {
 
 // refuse answers with a problem.
 func (s *Server) refuse(ctx *fasthttp.RequestCtx, route string, p *problem, err error) {
+	if p.status != wrongMethod.status {
+		ctx.Response.Header.Del(fasthttp.HeaderAllow) // the router has set it before other gates were passed
+	}
 	p.write(&ctx.Response)
 	s.metrics.refused(p.code)
 	s.refusals.note(ctx, s.limits.client(ctx), route, p, err)
@@ -102,8 +105,18 @@ func (s *Server) protocolError(ctx *fasthttp.RequestCtx, err error) {
 	case errors.As(err, &network) && network.Timeout():
 		p = requestTooSlow
 	}
+	// Only before a handler's answer is it set anew: what is left of the last one may be over.
+	_ = ctx.Conn().SetWriteDeadline(time.Now().Add(s.cfg.ReadTimeout))
 	s.head(ctx)
 	s.refuse(ctx, noRoute, p, err)
 	s.metrics.unreadable(p.status)
 	ctx.SetConnectionClose()
+	linger(ctx)
+}
+
+// linger keeps the rest of a request that is not read from taking the answer away from the client.
+func linger(ctx *fasthttp.RequestCtx) {
+	if conn, ok := ctx.Conn().(interface{ Linger() }); ok {
+		conn.Linger()
+	}
 }

@@ -15,22 +15,22 @@ import (
 	"stampede/engine/rest"
 )
 
-// told is a shop that does as it is told.
-type told struct {
+// probed is a shop that does as it is told.
+type probed struct {
 	refusing
 	found rest.Readiness
 }
 
-func (s *told) Check(context.Context) rest.Readiness { return s.found }
+func (s *probed) Check(context.Context) rest.Readiness { return s.found }
 
-func serveTold(t *testing.T) (*server, *told) {
+func serveProbed(t *testing.T) (*server, *probed) {
 	t.Helper()
-	shop := &told{}
+	shop := &probed{}
 	return &server{t: t, addr: serve(t, rest.Config{Sales: shop, Registry: shop, Health: shop})}, shop
 }
 
 func TestReadyz_ExplainsItself(t *testing.T) {
-	s, shop := serveTold(t)
+	s, shop := serveProbed(t)
 	for _, c := range []struct {
 		name  string
 		found rest.Readiness
@@ -59,7 +59,7 @@ func TestReadyz_ExplainsItself(t *testing.T) {
 
 // An alert on the growth of a counter does not see the first of what was not there before.
 func TestMetrics_EveryCodeIsCountedFromZero(t *testing.T) {
-	s, _ := serveTold(t)
+	s, _ := serveProbed(t)
 	exposed := string(s.send("GET", "/metrics", "").body)
 	files, err := filepath.Glob("*.go")
 	if err != nil {
@@ -87,7 +87,7 @@ func TestMetrics_EveryCodeIsCountedFromZero(t *testing.T) {
 }
 
 func TestMetrics_RequestsByRouteAndRefusalsByCode(t *testing.T) {
-	s, _ := serveTold(t)
+	s, _ := serveProbed(t)
 	for range 3 {
 		s.want(200, nil, "GET", "/healthz", "")
 	}

@@ -47,9 +47,11 @@ func (l *refusalLog) note(ctx *fasthttp.RequestCtx, client netip.Addr, route str
 	if !logged {
 		return
 	}
-	skipped, due := l.due(refusalLine{route, p.code}, time.Now())
-	if !due && p.code != internal.code {
-		return
+	skipped, due := 0, p.code == internal.code
+	if !due {
+		if skipped, due = l.due(refusalLine{route, p.code}, time.Now()); !due {
+			return
+		}
 	}
 	l.log.LogAttrs(context.Background(), level, "request refused",
 		slog.String("route", route), slog.Int("status", p.status), slog.String("code", p.code),

@@ -11,7 +11,9 @@ import (
 // requestIDMax is the longest id that is taken over from a client.
 const requestIDMax = 64
 
-var headerRequestID = []byte("X-Request-Id")
+const requestIDName = "X-Request-Id"
+
+var headerRequestID = []byte(requestIDName)
 
 // requestIDs gives every request an id that stands in its answer and in the log lines about it: the one that it
 // brings, so that a gateway's id goes through, or a new one.
@@ -24,8 +26,8 @@ func newRequestIDs() *requestIDs { return &requestIDs{process: rand.Text()[:10] 
 
 // name sets the answer's X-Request-Id.
 func (r *requestIDs) name(ctx *fasthttp.RequestCtx) {
-	if given := ctx.Request.Header.PeekBytes(headerRequestID); acceptable(given) {
-		ctx.Response.Header.SetCanonical(headerRequestID, given)
+	if given := ctx.Request.Header.PeekAll(requestIDName); len(given) == 1 && acceptable(given[0]) {
+		ctx.Response.Header.SetCanonical(headerRequestID, given[0])
 		return
 	}
 	var room [32]byte

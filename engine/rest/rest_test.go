@@ -1,13 +1,8 @@
 package rest_test
 
 import (
-	"bufio"
 	"encoding/json"
-	"fmt"
-	"net"
-	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -82,63 +77,6 @@ func TestAPI_WalkThroughTheContract(t *testing.T) {
 	expect(s.send("GET", "/readyz", ""), 200, "writer_lag_events", "0")
 	if a := s.send("GET", "/metrics", ""); a.StatusCode != 200 || !strings.Contains(string(a.body), `stampede_http_requests_total{route="POST /order",status="201"} 2`) {
 		t.Errorf("metrics: %d %s", a.StatusCode, a.body)
-	}
-	s.auditClean()
-}
-
-func TestAPI_MalformedHTTPIsRefusedAndClosed(t *testing.T) {
-	s := start(t, shop.Config{})
-	for name, raw := range map[string]string{
-		"Content-Length with Transfer-Encoding": "POST /order HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-		"two Content-Lengths":                   "POST /order HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
-		"no request line":                       "\x16\x03\x01\r\n\r\n",
-	} {
-		conn, err := net.Dial("tcp", s.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
-		if _, err := conn.Write([]byte(raw)); err != nil {
-			t.Fatal(err)
-		}
-		r := bufio.NewReader(conn)
-		resp, err := http.ReadResponse(r, nil)
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
-		body := make([]byte, resp.ContentLength)
-		_, _ = r.Read(body)
-		if resp.StatusCode != 400 || !resp.Close {
-			t.Errorf("%s: %d, closing %v: %s", name, resp.StatusCode, resp.Close, body)
-		}
-		if _, err := r.ReadByte(); err == nil {
-			t.Errorf("%s: the connection stays open", name)
-		}
-		_ = conn.Close()
-	}
-}
-
-func TestAPI_OneKeyAHundredTimesIsOneOrder(t *testing.T) {
-	s := start(t, shop.Config{})
-	u, p := fmt.Sprint(s.User(1000)), fmt.Sprint(s.Product(10, 10))
-	body, key := `{"user_id":`+u+`,"items":[{"product_id":`+p+`,"quantity":1}]}`, freshKey()
-	bodies := make([]string, 100)
-	var all sync.WaitGroup
-	for i := range bodies {
-		all.Go(func() {
-			a := s.send("POST", "/order", body, "Idempotency-Key", key)
-			bodies[i] = fmt.Sprint(a.StatusCode) + string(a.body)
-		})
-	}
-	all.Wait()
-	for _, b := range bodies {
-		if b != bodies[0] || !strings.HasPrefix(b, "201") {
-			t.Fatalf("one answer is %s, another %s", b, bodies[0])
-		}
-	}
-	if left := s.send("GET", "/products/"+p, "").field("stock"); left != "9" {
-		t.Errorf("%s units are left", left)
 	}
 	s.auditClean()
 }

@@ -66,10 +66,15 @@ func (s *Server) handler() fasthttp.RequestHandler {
 	r.RedirectTrailingSlash = false
 	r.RedirectFixedPath = false
 	r.HandleOPTIONS = false
+	allowed := s.exactPaths()
+	wrong := s.serve(noRoute, public, func(ctx *fasthttp.RequestCtx, _ caller) error { return methodNotAllowed(ctx, allowed) })
 	r.NotFound = s.serve(noRoute, public, func(*fasthttp.RequestCtx, caller) error { return pathNotFound })
-	r.MethodNotAllowed = s.serve(noRoute, public, methodNotAllowed)
+	r.MethodNotAllowed = wrong
 	for _, route := range s.routes() {
 		h := s.serve(route.String(), route.access, route.handle)
+		if strings.Contains(route.path, "{") {
+			h = unlessExact(h, wrong, allowed)
+		}
 		r.Handle(route.method, route.path, h)
 		if route.method == fasthttp.MethodGet {
 			r.HEAD(route.path, h) // the same without the body (RFC 9110, 9.1)
@@ -78,14 +83,49 @@ func (s *Server) handler() fasthttp.RequestHandler {
 	return r.Handler
 }
 
-// methodNotAllowed corrects what the router found.
-func methodNotAllowed(ctx *fasthttp.RequestCtx, _ caller) error {
-	if bytes.Contains(ctx.URI().PathOriginal(), []byte("//")) {
-		return pathNotFound // an id is missing
+// exactPaths returns the methods of each path that has no parameter, as Allow names them.
+func (s *Server) exactPaths() map[string]string {
+	allowed := map[string]string{}
+	for _, route := range s.routes() {
+		methods := route.method
+		if methods == fasthttp.MethodGet {
+			methods = "GET, HEAD"
+		}
+		if before := allowed[route.path]; before != "" {
+			methods = before + ", " + methods
+		}
+		if !strings.Contains(route.path, "{") {
+			allowed[route.path] = methods
+		}
 	}
-	// It names OPTIONS always, which no route takes.
-	allow := strings.Split(string(ctx.Response.Header.Peek(fasthttp.HeaderAllow)), ", ")
-	allow = slices.DeleteFunc(allow, func(method string) bool { return method == fasthttp.MethodOptions })
-	ctx.Response.Header.Set(fasthttp.HeaderAllow, strings.Join(allow, ", "))
+	return allowed
+}
+
+// unlessExact keeps a path with parameters from taking what is a path of its own under another method: the router
+// would have PATCH /products/top change the product "top".
+func unlessExact(h, wrong fasthttp.RequestHandler, exact map[string]string) fasthttp.RequestHandler {
+	return func(ctx *fasthttp.RequestCtx) {
+		if _, found := exact[string(ctx.URI().PathOriginal())]; found {
+			wrong(ctx)
+			return
+		}
+		h(ctx)
+	}
+}
+
+// methodNotAllowed corrects what the router found.
+func methodNotAllowed(ctx *fasthttp.RequestCtx, exact map[string]string) error {
+	path := ctx.URI().PathOriginal()
+	if bytes.Contains(path, []byte("//")) || bytes.HasSuffix(path, []byte("*")) {
+		return pathNotFound // an id is missing, or the router took all routes together
+	}
+	allow, found := exact[string(path)]
+	if !found {
+		// The router always names OPTIONS, which no route takes.
+		methods := strings.Split(string(ctx.Response.Header.Peek(fasthttp.HeaderAllow)), ", ")
+		methods = slices.DeleteFunc(methods, func(method string) bool { return method == fasthttp.MethodOptions })
+		allow = strings.Join(methods, ", ")
+	}
+	ctx.Response.Header.Set(fasthttp.HeaderAllow, allow)
 	return wrongMethod
 }

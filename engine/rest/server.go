@@ -67,7 +67,7 @@ type Config struct {
 	Metrics    *prometheus.Registry
 	Log        *slog.Logger
 
-	ReadTimeout time.Duration // for a whole request; 0: 15 s
+	ReadTimeout time.Duration // for a whole request to come, and for its answer to be taken; 0: 15 s
 	ConnsPerIP  int           // connections of an address, an IPv6 network of 64 bits counting as one; 0: 10,000
 }
 
@@ -76,7 +76,6 @@ const (
 	bodyMax        = 64 << 10
 	headerMax      = 8 << 10
 	readTimeout    = 15 * time.Second
-	writeTimeout   = 15 * time.Second
 	idleTimeout    = 75 * time.Second
 	requestTimeout = 10 * time.Second // for what is answered by Postgres or read from Redis
 )
@@ -89,6 +88,7 @@ type Server struct {
 	limits      *limiter
 	refusals    *refusalLog
 	ids         *requestIDs
+	conns       *conns
 	adminDigest [sha256.Size]byte
 }
 
@@ -110,9 +110,13 @@ func New(cfg Config) (*Server, error) {
 		cfg.ConnsPerIP = connsPerIPMax
 	}
 	s := &Server{
-		cfg: cfg, limits: newLimiter(cfg.Limits), refusals: newRefusalLog(cfg.Log), ids: newRequestIDs(), adminDigest: sha256.Sum256([]byte(cfg.AdminToken)),
+		cfg: cfg, limits: newLimiter(cfg.Limits), refusals: newRefusalLog(cfg.Log), ids: newRequestIDs(), conns: newConns(),
+		adminDigest: sha256.Sum256([]byte(cfg.AdminToken)),
 	}
-	var err error
+	err := cfg.Metrics.Register(s.conns)
+	if err != nil {
+		return nil, err
+	}
 	if s.metrics, err = newMetrics(cfg); err != nil {
 		return nil, err
 	}
@@ -122,7 +126,7 @@ func New(cfg Config) (*Server, error) {
 		ExpectHandler:                s.expect,
 		ReadBufferSize:               headerMax,
 		ReadTimeout:                  cfg.ReadTimeout,
-		WriteTimeout:                 writeTimeout,
+		WriteTimeout:                 cfg.ReadTimeout,
 		IdleTimeout:                  idleTimeout,
 		MaxRequestBodySize:           bodyMax,
 		NoDefaultServerHeader:        true,

@@ -85,5 +85,6 @@ func (s *Server) expect(ctx *fasthttp.RequestCtx) (status int) {
 	s.head(ctx)
 	s.refuse(ctx, noRoute, bodyTooLarge, bodyTooLarge)
 	s.metrics.unreadable(bodyTooLarge.status)
+	linger(ctx)
 	return bodyTooLarge.status
 }

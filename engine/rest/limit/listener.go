@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -158,11 +159,24 @@ func (p *place) free() {
 // tcpConn is a counted connection that can all that *net.TCPConn can: CloseWrite, SyscallConn, sendfile by ReadFrom.
 type tcpConn struct {
 	*net.TCPConn
-	place *place
+	place  *place
+	linger atomic.Bool
 }
 
-// Close closes the connection and gives its place back.
+// Linger has the next Close see the client off: after an answer to a request that was not read to its end, which a
+// plain close could take away from the client again.
+func (c *tcpConn) Linger() { c.linger.Store(true) }
+
+// Close closes the connection and gives its place back. It does not wait for a client that is seen off.
 func (c *tcpConn) Close() error {
+	if l := c.place.of; c.linger.CompareAndSwap(true, false) && l.begin(c.TCPConn) {
+		go func() {
+			defer c.place.free()
+			defer l.end(c.TCPConn)
+			seeOff(c.TCPConn, lingerBytes)
+		}()
+		return nil
+	}
 	err := c.TCPConn.Close()
 	c.place.free()
 	return err

@@ -10,6 +10,7 @@ const (
 	refusersMax = 256         // connections that are turned away with words at a time
 	leaveMax    = time.Second // for one of them to go
 	drainMax    = 128 << 10   // bytes of its request that are read: more than a server takes
+	lingerBytes = 16 << 20    // the same where the request was answered because it is too large
 )
 
 // refuse turns a connection away without waiting for it. While many are being turned away it is reset without a word.
@@ -59,14 +60,19 @@ func (l *Listener) turnAway(c *net.TCPConn, perIP bool) {
 		reset(c)
 		return
 	}
-	defer c.Close() //nolint:errcheck // nothing is left to be done about it
 	if _, err := c.Write(refusal); err != nil {
+		_ = c.Close()
 		return
 	}
-	if err := c.CloseWrite(); err != nil {
-		return
+	seeOff(c, drainMax)
+}
+
+// seeOff closes a connection once the client has gone, has sent that much more, or the deadline has come.
+func seeOff(c *net.TCPConn, most int64) {
+	defer c.Close() //nolint:errcheck // nothing is left to be done about it
+	if c.CloseWrite() == nil {
+		_, _ = io.CopyN(io.Discard, c, most)
 	}
-	_, _ = io.CopyN(io.Discard, c, drainMax) // ends when the client closes, or at the deadline
 }
 
 // reset closes a connection and leaves nothing of it in the kernel.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -63,6 +64,29 @@ func (s *server) dribble() {
 			time.Sleep(100 * time.Millisecond)
 		}
 	}()
+}
+
+// awaitConnections waits until the server has taken that many beside the one that asks: what only the kernel has taken
+// ends with the listener.
+func (s *server) awaitConnections(n int) {
+	s.t.Helper()
+	var open int
+	for deadline := time.Now().Add(patience); open <= n; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("%d connections, want %d and one more", open, n)
+		}
+		resp, err := http.Get(s.url + "/metrics")
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		text, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		_, line, _ := strings.Cut(string(text), "\nstampede_http_connections ")
+		_, _ = fmt.Sscan(line, &open)
+	}
 }
 
 // awaitRefusal waits until nobody listens any more.
@@ -187,6 +211,7 @@ func TestServe_StopsInOrderUnderLoad(t *testing.T) {
 	unfinished := s.connect(request[:len(request)-20])
 	s.dribble()
 	idle, silent := s.connect(""), s.connect("")
+	s.awaitConnections(4)
 	if status, _, last, err := exchange(idle, bufio.NewReader(idle), "GET /healthz HTTP/1.1\r\nHost: shop\r\n\r\n"); status != 200 || last || err != nil {
 		t.Fatalf("%d %v %v", status, last, err)
 	}
@@ -281,6 +306,7 @@ func TestServe_StopsBesideAFrozenPostgres(t *testing.T) {
 	second.awaitWritten()
 	second.dribble()
 	second.connect(shoppers[0].order("never")[:80])
+	second.awaitConnections(2)
 	second.signal(syscall.SIGTERM)
 	second.awaitRefusal()
 	time.Sleep(echo + 100*time.Millisecond) // until then another signal is an echo

@@ -51,6 +51,8 @@ func serveShop(t *testing.T, s *shoptest.Shop, registry *prometheus.Registry) *s
 // exposed are all metrics of a running shop.
 var exposed = map[string]dto.MetricType{
 	"stampede_build_info":                            dto.MetricType_GAUGE,
+	"stampede_http_connections":                      dto.MetricType_GAUGE,
+	"stampede_http_connections_refused_total":        dto.MetricType_COUNTER,
 	"stampede_http_requests_total":                   dto.MetricType_COUNTER,
 	"stampede_http_request_duration_seconds":         dto.MetricType_HISTOGRAM,
 	"stampede_http_refusals_total":                   dto.MetricType_COUNTER,

@@ -232,29 +232,6 @@ func (c *cast) wantOutcome(conn *rawConn, who, request string, want outcome) {
 	}
 }
 
-// everything is what Redis and Postgres hold once they need not be brought together any more.
-func (c *cast) everything() map[string]string {
-	c.t.Helper()
-	if err := c.Books.Sync(c.t.Context()); err != nil {
-		c.t.Fatal(err)
-	}
-	return (&battery{server: c.server}).everything()
-}
-
-// wantUnchanged wants Redis and Postgres to hold what they held before.
-func (c *cast) wantUnchanged(before map[string]string) {
-	c.t.Helper()
-	after := c.everything()
-	for what := range after {
-		before[what] += "" // what was not there
-	}
-	for what, was := range before {
-		if after[what] != was {
-			c.t.Errorf("refusals only, and %s is %.300q, it was %.300q", what, after[what], was)
-		}
-	}
-}
-
 // serve has the actors run every errand that they may run, for their user.
 func (c *cast) serve(actors []served) {
 	c.t.Helper()

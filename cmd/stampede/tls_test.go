@@ -79,7 +79,6 @@ func TestTLS_AnswersHTTPSAlone(t *testing.T) {
 
 func TestTLS_WhoNeverShakesHandsKeepsNobodyWaiting(t *testing.T) {
 	t.Parallel()
-	t.Parallel()
 	ca := newAuthority(t)
 	s := upOverTLS(t, ca, ca.issue(local))
 	start := time.Now()

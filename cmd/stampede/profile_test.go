@@ -60,12 +60,13 @@ func TestProfiles_OnAListenerOfTheirOwnUntilTheEnd(t *testing.T) {
 		t.Fatalf("the log names no address of profiles:\n%s", s.err)
 	}
 	admin := &server{program: s.program, url: "http://" + found[1]}
+	byName := "http://localhost" + portOf(t, found[1]) + "/debug/pprof/symbol"
 	for path, want := range map[string]string{
-		"/debug/pprof/":                                                  "goroutine",
-		"/debug/pprof/goroutine?debug=1":                                 "goroutine profile:",
-		"/debug/pprof/heap?debug=1":                                      "heap profile:",
-		"/debug/pprof/profile?seconds=1":                                 "\x1f\x8b", // gzip
-		"http://localhost" + portOf(t, found[1]) + "/debug/pprof/symbol": "num_symbols",
+		"/debug/pprof/":                  "goroutine",
+		"/debug/pprof/goroutine?debug=1": "goroutine profile:",
+		"/debug/pprof/heap?debug=1":      "heap profile:",
+		"/debug/pprof/profile?seconds=1": "\x1f\x8b", // gzip
+		byName:                           "num_symbols",
 	} {
 		if status, text := admin.ask(path, ""); status != 200 || !strings.Contains(text, want) {
 			t.Errorf("GET %s: %d %.100q, want something about %q", path, status, text, want)

@@ -244,7 +244,7 @@ func TestServe_Tokens(t *testing.T) {
 		at         *server
 		path, want string
 	}{
-		{bySecret.showing(hmac), "/balance", `"user";q=100;w=1`},
+		{bySecret.showing(hmac), "/balance", `"user";q=200;w=1`},
 		{bySecret, "/products", `"ip";q=1000;w=1`},
 		{byKey.showing(signed), "/balance", `"user";q=7;w=1`},
 		{byKey, "/products", ""},

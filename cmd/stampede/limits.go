@@ -10,7 +10,8 @@ import (
 
 // Requests a second that `serve` allows where nothing else is said. `up` limits nothing by itself.
 const (
-	userRateOfServe = 100
+	// userRateOfServe leaves room for a client that sends one key a hundred times at once.
+	userRateOfServe = 200
 	// ipRateOfServe holds in --auth jwt only: in trusted mode all requests come from a gateway.
 	ipRateOfServe = 1000
 
@@ -19,7 +20,7 @@ const (
 
 // limitFlags bound what one client may ask for.
 type limitFlags struct {
-	RateLimitUser  *int     `placeholder:"N" help:"Requests a second of one buyer, and as many at once; 0 for no limit. By default 100 with serve and none with up."`
+	RateLimitUser  *int     `placeholder:"N" help:"Requests a second of one buyer, and as many at once; 0 for no limit. By default 200 with serve and none with up."`
 	RateLimitIP    *int     `name:"rate-limit-ip" placeholder:"N" help:"The same from one address. By default 1000 with serve --auth jwt and none otherwise, where all come from a gateway."`
 	TrustedProxies []string `placeholder:"CIDR" help:"Load balancers whose X-Forwarded-For is believed, separated by commas."`
 }

@@ -27,6 +27,7 @@ const (
 	notLooked        = "this process did not finish its look within 2 s: see whether it is short of CPU, or Redis and Postgres hang"
 	noPostgres       = "Postgres does not answer: see that it runs, is not overloaded, and takes the user and password of the Postgres URL; sales go on until the backlog in Redis is full"
 	doorsUnknown     = "the doors cannot be looked at, since Redis does not answer"
+	doorsUnseen      = "the doors could not be looked at in time"
 	lagUnmeasured    = "the writer's lag cannot be measured"
 	howDoorsOpen     = "; it opens by itself once Redis and Postgres answer, else the log says what it waits for (door shut)"
 	howAlarmsEnd     = "; sales go on until the backlog in Redis is full: keep Redis' data, and mend what the text names"
@@ -49,7 +50,7 @@ func (h *health) Check(ctx context.Context) rest.Readiness {
 	if err != nil {
 		return rest.Readiness{
 			LagEvents: rest.LagUnknown, LagSeconds: rest.LagUnknown,
-			Redis: []string{notLooked}, Postgres: []string{notLooked},
+			Redis: []string{notLooked}, Doors: []string{doorsUnseen}, Postgres: []string{notLooked}, Writer: []string{lagUnmeasured + " in time"},
 		}
 	}
 	return found

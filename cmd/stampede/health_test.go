@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"regexp"
 	"slices"
@@ -68,6 +69,13 @@ func TestHealth_SaysWhatIsWrongAndNeverGuessesTheLag(t *testing.T) {
 	wantParts(t, "a shop that is well", found)
 	if found.LagEvents != 0 || found.LagSeconds != 0 {
 		t.Errorf("lag of a shop that is well: %+v", found)
+	}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	found = h.Check(gone)
+	wantParts(t, "without a look", found, "doors", "postgres", "redis", "writer")
+	if found.LagEvents != rest.LagUnknown || found.LagSeconds != rest.LagUnknown {
+		t.Errorf("lag without a look: %+v", found)
 	}
 	samples := gather(t, registry)
 	for _, name := range []string{"stampede_writer_lag_events", "stampede_writer_lag_seconds", "stampede_writer_alarm", "stampede_writer_lag_failures_total"} {

@@ -105,8 +105,8 @@ func (s *sale) server(c *console, h *health, registry *prometheus.Registry) (*re
 		return nil, err
 	}
 	return rest.New(rest.Config{
-		Sales: h.shop.Engine, Registry: h.shop.Books, Health: h, AdminToken: s.adminToken, TLS: s.tls, Tokens: s.tokens, Limits: s.limits, Metrics: registry,
-		Log: c.log,
+		Sales: h.shop.Engine, Registry: h.shop.Books, Health: h, AdminToken: s.adminToken,
+		TLS: s.tls, Tokens: s.tokens, Limits: s.limits, Metrics: registry, Log: c.log,
 	})
 }
 

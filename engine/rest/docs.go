@@ -2,6 +2,7 @@ package rest
 
 import (
 	_ "embed"
+	"sync"
 
 	"github.com/swaggest/swgui/v5/static"
 	"github.com/valyala/fasthttp"
@@ -24,14 +25,20 @@ var docsScript []byte
 type docsFile struct {
 	contentType string
 	body        []byte
-	gzipped     bool
+	plain       func() ([]byte, error) // the body of one that is gzipped; nil for others
+}
+
+// gzipped is unpacked when the first client that cannot do so asks, and then kept: it is megabytes of work.
+func gzipped(contentType, name string) docsFile {
+	body := swaggerFile(name)
+	return docsFile{contentType, body, sync.OnceValues(func() ([]byte, error) { return fasthttp.AppendGunzipBytes(nil, body) })}
 }
 
 // docsFiles are all there are, by name.
 var docsFiles = map[string]docsFile{
 	"docs.js":              {contentType: typeScript, body: docsScript},
-	"swagger-ui-bundle.js": {contentType: typeScript, body: swaggerFile("swagger-ui-bundle.js.gz"), gzipped: true},
-	"swagger-ui.css":       {contentType: "text/css; charset=utf-8", body: swaggerFile("swagger-ui.css.gz"), gzipped: true},
+	"swagger-ui-bundle.js": gzipped(typeScript, "swagger-ui-bundle.js.gz"),
+	"swagger-ui.css":       gzipped("text/css; charset=utf-8", "swagger-ui.css.gz"),
 	"favicon-32x32.png":    {contentType: "image/png", body: swaggerFile("favicon-32x32.png")},
 }
 
@@ -80,13 +87,13 @@ func (s *Server) docsFile(ctx *fasthttp.RequestCtx, _ caller) error {
 	h.Set(fasthttp.HeaderVary, fasthttp.HeaderAcceptEncoding)
 	ctx.SetContentType(file.contentType)
 	switch {
-	case !file.gzipped:
+	case file.plain == nil:
 		ctx.Response.SetBodyRaw(file.body)
 	case ctx.Request.Header.HasAcceptEncoding("gzip"):
 		h.Set(fasthttp.HeaderContentEncoding, "gzip")
 		ctx.Response.SetBodyRaw(file.body)
 	default:
-		plain, err := fasthttp.AppendGunzipBytes(nil, file.body)
+		plain, err := file.plain()
 		if err != nil {
 			return err
 		}

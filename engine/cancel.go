@@ -115,6 +115,6 @@ func (e *Engine) cancelOp(ctx context.Context, p *partition, r *CancelRequest, n
 	} else if order.UserID != r.UserID {
 		missing = ErrOrderNotFound
 	}
-	op.items, op.soldAt = order.Items, order.paidAt()
+	op.items, op.soldAt = order.Items, order.PaidAt()
 	return op, missing, nil
 }

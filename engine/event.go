@@ -118,24 +118,33 @@ func ParseEntry(id string, values map[string]any) (Entry, error) {
 	return e, nil
 }
 
-// Events reads the entry's payload.
+// ErrNewer is the error of an entry that a newer program wrote. It is no fault of the entry.
+var ErrNewer = errors.New("written by a newer version of Stampede")
+
+// Events reads the entry's payload. Where an event cannot be read, neither can those behind it: the error comes with the
+// events before it.
 func (e *Entry) Events() ([]Event, error) {
-	if e.Version < 1 || e.Version > EventVersion {
-		return nil, fmt.Errorf("entry %v has version %d, this program reads 1 to %d", e.Last, e.Version, EventVersion)
+	if e.Version > EventVersion {
+		return nil, fmt.Errorf("entry %v has version %d, this program reads 1 to %d: %w", e.Last, e.Version, EventVersion, ErrNewer)
 	}
-	if e.First < 1 || e.Last.Seq < e.First || e.Last.Seq-e.First >= int64(len(e.Payload)) {
+	if e.Version < 1 {
+		return nil, fmt.Errorf("entry %v has version %d", e.Last, e.Version)
+	}
+	n := e.Last.Seq - e.First + 1
+	if e.First < 1 || n < 1 || n > int64(len(e.Payload)) {
 		return nil, fmt.Errorf("entry %v cannot hold events %d to %d", e.Last, e.First, e.Last.Seq)
 	}
 	d := &decoder{b: e.Payload}
-	events := make([]Event, 0, e.Last.Seq-e.First+1)
-	for len(d.b) > 0 && d.err == nil {
-		events = append(events, d.event())
+	events := make([]Event, 0, n)
+	for int64(len(events)) < n {
+		event := d.event()
+		if d.err != nil {
+			return events, fmt.Errorf("event %d of entry %v: %w", e.First+int64(len(events)), e.Last, d.err)
+		}
+		events = append(events, event)
 	}
-	if d.err != nil {
-		return nil, fmt.Errorf("entry %v: %w", e.Last, d.err)
-	}
-	if int64(len(events)) != e.Last.Seq-e.First+1 {
-		return nil, fmt.Errorf("entry %v holds %d events, %d expected", e.Last, len(events), e.Last.Seq-e.First+1)
+	if d.end(); d.err != nil {
+		return events[:n-1], fmt.Errorf("event %d of entry %v: %w", e.Last.Seq, e.Last, d.err)
 	}
 	return events, nil
 }

@@ -75,8 +75,8 @@ func (o *Order) UpdatedAt() time.Time {
 	return o.History[len(o.History)-1].At
 }
 
-// paidAt is the time of the sale: zero where there was none.
-func (o *Order) paidAt() time.Time {
+// PaidAt is the time of the sale: zero where there was none.
+func (o *Order) PaidAt() time.Time {
 	for _, s := range o.History {
 		if s.Status == Success {
 			return s.At

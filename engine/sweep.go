@@ -104,7 +104,7 @@ func (p *partition) expireOrders(ctx context.Context, ids []int64) (ended int, e
 		}
 		op := p.queue.start(expireKind, &rollbackOp{
 			user: order.UserID, order: id, scope: order.UserID, reason: "not paid by its deadline",
-			items: order.Items, soldAt: order.paidAt(),
+			items: order.Items, soldAt: order.PaidAt(),
 		}, len(order.Items))
 		if op == nil {
 			errs = append(errs, ErrOverloaded)

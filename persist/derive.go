@@ -38,19 +38,26 @@ type rows struct {
 		at                                   []time.Time
 	}
 	stocks struct {
-		epoch, seq, product, delta, after []int64
-		order                             []*int64
-		kind, reason                      []string
-		at                                []time.Time
+		epoch, seq, product, delta, held []int64
+		after, order                     []*int64
+		kind, reason                     []string
+		at                               []time.Time
 	}
+	soldIn    map[hourProduct]sales
 	balanceOf map[int64]int64 // the last one of each user
 	deltaOf   map[int64]int64 // the sum of each product
 	cartOf    map[int64]cart  // the last one of each user
 	placedAt  map[int64]int   // where an order stands in orders
 	movedAt   map[int64]int   // where an order stands in moved
 	ended     []endedOrder
-	events    int64
+	nth       int64 // of the event that is added, in its run
 }
+
+// hourProduct is a row of sales_hours, but for its partition.
+type hourProduct struct{ hour, product int64 } // Unix time in hours
+
+// sales are what some orders of a product add to an hour; negative where they were given back.
+type sales struct{ units, revenue, orders int64 }
 
 // cart is what a user's cart held after an event.
 type cart struct {
@@ -66,14 +73,21 @@ type endedOrder struct {
 	engine.Ended
 }
 
-// derive turns entries into rows. The writer inserts them and the audit compares with them, so that the tables are a
-// function of the journal.
-func derive(entries []engine.Entry) (*rows, error) {
-	r := &rows{
-		balanceOf: map[int64]int64{}, deltaOf: map[int64]int64{}, cartOf: map[int64]cart{},
+func newRows() *rows {
+	return &rows{
+		soldIn: map[hourProduct]sales{}, balanceOf: map[int64]int64{}, deltaOf: map[int64]int64{}, cartOf: map[int64]cart{},
 		placedAt: map[int64]int{}, movedAt: map[int64]int{},
 	}
-	return r, eachEvent(entries, r.add)
+}
+
+// derive turns entries into rows, but for the events that are in quarantine. The writer inserts them and the audit
+// compares with them, so that the tables are a function of the journal.
+func derive(entries []engine.Entry, without positions) (*rows, []poison, error) {
+	r, err := newRun(entries, without)
+	if err != nil {
+		return nil, nil, err
+	}
+	return r.rows, r.poison, nil
 }
 
 // eachEvent visits the events of entries, each with its position.
@@ -93,14 +107,15 @@ func eachEvent(entries []engine.Entry, visit func(engine.Position, *engine.Event
 	return nil
 }
 
+// add derives one event. With an error it has added nothing.
 func (r *rows) add(at engine.Position, e *engine.Event) error {
-	r.events++
 	switch e.Kind {
 	case engine.Ordered:
 		r.placeOrder(&e.Order)
 		r.addHistory(&e.Order, 1)
 		r.addBalance(at, e.UserID, -e.Order.Total, e.Balance, "order", e.RefID, e.At)
-		r.addStocks(at, e, -1, "order")
+		r.addStocks(at, e, "order", -1, 0)
+		r.sell(&e.Order, e.At, 1)
 	case engine.Stepped:
 		if err := r.addStep(at, e); err != nil {
 			return fmt.Errorf("event %v: order %d: %w", at, e.RefID, err)
@@ -108,7 +123,7 @@ func (r *rows) add(at engine.Position, e *engine.Event) error {
 	case engine.Credited:
 		r.addBalance(at, e.UserID, e.Amount, e.Balance, "charge", e.RefID, e.At)
 	case engine.Restocked:
-		r.addStock(at, e.ProductID, e.Delta, e.Stock, "restock", nil, e.Reason, e.At)
+		r.addStock(at, posting{product: e.ProductID, delta: e.Delta, after: &e.Stock, kind: "restock", reason: e.Reason, at: e.At})
 	case engine.Carted:
 		r.cartOf[e.UserID] = cart{at: at, updated: e.At, lines: e.Cart}
 	default:
@@ -116,24 +131,25 @@ func (r *rows) add(at engine.Position, e *engine.Event) error {
 	}
 	if (e.Kind == engine.Ordered || e.Kind == engine.Stepped) && e.Order.Status != engine.Pending {
 		r.ended = append(r.ended, endedOrder{
-			at: at, nth: r.events, Ended: engine.Ended{OrderID: e.RefID, Status: e.Order.Status},
+			at: at, nth: r.nth, Ended: engine.Ended{OrderID: e.RefID, Status: e.Order.Status},
 		})
 	}
 	return nil
 }
 
-// stepOf says which step of an order's history a state is, and whether the step moves stock.
+// stepOf says which step of an order's history a state is, and what the step does with its units: an order's line adds so
+// many times its quantity to the shelf and to what is held.
 var stepOf = map[engine.Status]struct {
-	step   int
-	stocks string // kind of the stock postings; none where stock stays
-	sign   int64
+	step         int
+	stocks       string // kind of the stock postings
+	shelf, holds int64
 }{
-	engine.Pending:  {step: 1, stocks: "hold", sign: -1},
-	engine.Success:  {step: 2},
-	engine.Failed:   {step: 2, stocks: "release", sign: 1},
-	engine.Canceled: {step: 2, stocks: "release", sign: 1},
-	engine.Expired:  {step: 2, stocks: "release", sign: 1},
-	engine.Refunded: {step: 3, stocks: "refund", sign: 1},
+	engine.Pending:  {step: 1, stocks: "hold", shelf: -1, holds: 1},
+	engine.Success:  {step: 2, stocks: "payment", holds: -1},
+	engine.Failed:   {step: 2, stocks: "release", shelf: 1, holds: -1},
+	engine.Canceled: {step: 2, stocks: "release", shelf: 1, holds: -1},
+	engine.Expired:  {step: 2, stocks: "release", shelf: 1, holds: -1},
+	engine.Refunded: {step: 3, stocks: "refund", shelf: 1},
 }
 
 // addStep derives one step of an order that is not paid at once.
@@ -144,7 +160,7 @@ func (r *rows) addStep(at engine.Position, e *engine.Event) error {
 	switch {
 	case !known || steps != is.step || o.History[steps-1].Status != o.Status:
 		return fmt.Errorf("%v is no step number %d", o.Status, steps)
-	case (is.stocks != "") != (len(e.StocksAfter) > 0):
+	case (is.shelf != 0) != (len(e.StocksAfter) > 0):
 		return fmt.Errorf("a step to %v with %d stocks", o.Status, len(e.StocksAfter))
 	}
 	if o.Status == engine.Pending {
@@ -156,12 +172,12 @@ func (r *rows) addStep(at engine.Position, e *engine.Event) error {
 	switch o.Status {
 	case engine.Success:
 		r.addBalance(at, e.UserID, -o.Total, e.Balance, "order", e.RefID, e.At)
+		r.sell(o, e.At, 1)
 	case engine.Refunded:
 		r.addBalance(at, e.UserID, o.Total, e.Balance, "refund", e.RefID, e.At)
+		r.sell(o, o.PaidAt(), -1)
 	}
-	if is.stocks != "" {
-		r.addStocks(at, e, is.sign, is.stocks)
-	}
+	r.addStocks(at, e, is.stocks, is.shelf, is.holds)
 	return nil
 }
 
@@ -222,17 +238,43 @@ func (r *rows) addBalance(at engine.Position, user, amount, after int64, kind st
 }
 
 // addStocks adds the postings of an order's lines.
-func (r *rows) addStocks(at engine.Position, e *engine.Event, sign int64, kind string) {
-	order := e.RefID
+func (r *rows) addStocks(at engine.Position, e *engine.Event, kind string, shelf, holds int64) {
 	for i, l := range e.Order.Items {
-		r.addStock(at, l.ProductID, sign*l.Quantity, e.StocksAfter[i], kind, &order, "", e.At)
+		p := posting{product: l.ProductID, delta: shelf * l.Quantity, held: holds * l.Quantity, kind: kind, order: &e.RefID, at: e.At}
+		if shelf != 0 {
+			p.after = &e.StocksAfter[i]
+		}
+		r.addStock(at, p)
 	}
 }
 
-func (r *rows) addStock(at engine.Position, product, delta, after int64, kind string, order *int64, reason string, when time.Time) {
+// posting is a row of stock_ledger.
+type posting struct {
+	product, delta, held int64
+	after, order         *int64
+	kind, reason         string
+	at                   time.Time
+}
+
+func (r *rows) addStock(at engine.Position, p posting) {
 	t := &r.stocks
-	t.epoch, t.seq, t.product = append(t.epoch, at.Epoch), append(t.seq, at.Seq), append(t.product, product)
-	t.delta, t.after, t.order = append(t.delta, delta), append(t.after, after), append(t.order, order)
-	t.kind, t.reason, t.at = append(t.kind, kind), append(t.reason, reason), append(t.at, when)
-	r.deltaOf[product] += delta
+	t.epoch, t.seq, t.product = append(t.epoch, at.Epoch), append(t.seq, at.Seq), append(t.product, p.product)
+	t.delta, t.held = append(t.delta, p.delta), append(t.held, p.held)
+	t.after, t.order = append(t.after, p.after), append(t.order, p.order)
+	t.kind, t.reason, t.at = append(t.kind, p.kind), append(t.reason, p.reason), append(t.at, p.at)
+	if p.delta != 0 {
+		r.deltaOf[p.product] += p.delta
+	}
+}
+
+// sell adds an order to the hour of its sale, or takes it out of it.
+func (r *rows) sell(o *engine.Order, at time.Time, sign int64) {
+	for _, i := range o.Items {
+		key := hourProduct{hour: at.Unix() / 3600, product: i.ProductID}
+		s := r.soldIn[key]
+		s.units += sign * i.Quantity
+		s.revenue += sign * i.Quantity * i.Price
+		s.orders += sign
+		r.soldIn[key] = s
+	}
 }

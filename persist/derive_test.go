@@ -1,6 +1,7 @@
 package persist
 
 import (
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -25,9 +26,9 @@ func stepped(id int64, stocks []int64, statuses ...engine.Status) *engine.Event 
 
 func derived(t *testing.T, events ...*engine.Event) *rows {
 	t.Helper()
-	r, err := derive(nil)
+	r, err := newRows(), error(nil)
 	for i, e := range events {
-		if err == nil {
+		if r.nth = int64(i + 1); err == nil {
 			err = r.add(engine.Position{Epoch: 1, Seq: int64(i + 1)}, e)
 		}
 	}
@@ -60,9 +61,12 @@ func TestDerive_StepsOfOneRunEndInOneRow(t *testing.T) {
 	if !slices.Equal(r.balances.kind, []string{"order", "order", "refund"}) || !slices.Equal(r.balances.amount, []int64{-50, -50, 50}) {
 		t.Errorf("balance postings %v of %v", r.balances.kind, r.balances.amount)
 	}
-	if !slices.Equal(r.stocks.kind, []string{"hold", "hold", "refund", "refund", "release", "release"}) ||
-		!slices.Equal(r.stocks.delta, []int64{-2, -1, 2, 1, 2, 1}) {
-		t.Errorf("stock postings %v of %v", r.stocks.kind, r.stocks.delta)
+	if !slices.Equal(r.stocks.kind, []string{"hold", "hold", "payment", "payment", "payment", "payment", "refund", "refund", "release", "release"}) ||
+		!slices.Equal(r.stocks.delta, []int64{-2, -1, 0, 0, 0, 0, 2, 1, 2, 1}) || !slices.Equal(r.stocks.held, []int64{2, 1, -2, -1, -2, -1, 0, 0, -2, -1}) {
+		t.Errorf("stock postings %v of %v and %v", r.stocks.kind, r.stocks.delta, r.stocks.held)
+	}
+	if hour := noon.Unix() / 3600; !maps.Equal(r.soldIn, map[hourProduct]sales{{hour, 9}: {2, 40, 1}, {hour, 3}: {1, 10, 1}}) {
+		t.Errorf("sold %v", r.soldIn)
 	}
 	if !slices.Equal(r.items.line, []int16{1, 2}) || !slices.Equal(r.items.product, []int64{9, 3}) {
 		t.Errorf("items %+v", r.items)
@@ -88,7 +92,7 @@ func TestDerive_StepsThatNoMachineTakesAreRefused(t *testing.T) {
 		"expired without its stock": stepped(1, nil, engine.Pending, engine.Expired),
 		"no status":                 stepped(1, nil, engine.Status(9)),
 	} {
-		r, _ := derive(nil)
+		r := newRows()
 		if err := r.add(engine.Position{Epoch: 1, Seq: 1}, e); err == nil {
 			t.Errorf("%s: derived as %+v", name, r.history)
 		}

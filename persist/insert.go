@@ -2,6 +2,7 @@ package persist
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -11,12 +12,8 @@ import (
 	"stampede/engine"
 )
 
-// Inserts of derived rows: one statement a table, fed by arrays.
+// What changes rows that stand there: one statement a table, fed by arrays. Rows that are only added go by COPY, see copy.go.
 const (
-	insertEvents = `INSERT INTO events (partition, epoch, first_seq, last_seq, version, payload)
-		SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::smallint[], $6::bytea[])`
-	insertOrders = `INSERT INTO orders (id, user_id, total_price, status, created_at, updated_at, expires_at)
-		SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::timestamptz[])`
 	// Updates find their rows by key, each. The planner would rather read a table of up to some million rows as a whole
 	// for some thousand of them, and a plan that is kept from when the table was small may do so for each.
 	byKey = `SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
@@ -24,16 +21,11 @@ const (
 	updateOrders = `UPDATE orders o SET status = n.status, updated_at = n.updated_at
 		FROM unnest($1::bigint[], $2::text[], $3::text[], $4::timestamptz[]) AS n(id, was, status, updated_at)
 		WHERE o.id = n.id AND o.status = n.was`
-	insertItems = `INSERT INTO order_items (order_id, product_id, quantity, price, line)
-		SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::smallint[])`
-	insertHistory = `INSERT INTO order_history (order_id, step, status, reason, at)
-		SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::text[], $4::text[], $5::timestamptz[])`
-	insertBalances = `INSERT INTO balance_ledger (partition, epoch, seq, user_id, amount, balance_after, ref_id, kind, at)
-		SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
-			$8::text[], $9::timestamptz[])`
-	insertStocks = `INSERT INTO stock_ledger (partition, epoch, seq, product_id, delta, stock_after, order_id, kind, reason, at)
-		SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
-			$8::text[], $9::text[], $10::timestamptz[])`
+	upsertSales = `INSERT INTO sales_hours AS t (partition, hour, product_id, units, revenue, orders)
+		SELECT $1, to_timestamp(hour * 3600), product_id, units, revenue, orders
+			FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[]) AS n(hour, product_id, units, revenue, orders)
+		ON CONFLICT (hour, product_id, partition) DO UPDATE
+			SET units = t.units + excluded.units, revenue = t.revenue + excluded.revenue, orders = t.orders + excluded.orders`
 	// A cart is replaced as a whole: the event says what it holds, not what changed in it.
 	deleteCartItems = `DELETE FROM cart_items WHERE user_id = ANY($1)`
 	deleteCarts     = `DELETE FROM carts WHERE user_id = ANY($1)`
@@ -51,36 +43,54 @@ const (
 		UPDATE products p SET stock = p.stock + locked.delta FROM locked WHERE p.id = locked.id`
 )
 
-// queue adds the inserts of everything derived to a batch.
+// insert writes everything derived, in a transaction of the caller's.
+func (r *rows) insert(ctx context.Context, tx pgx.Tx, partition int) error {
+	if err := r.copy(ctx, tx.Conn(), partition); err != nil {
+		return err
+	}
+	b := &pgx.Batch{}
+	r.queue(b, partition)
+	return tx.SendBatch(ctx, b).Close()
+}
+
+// queue adds what changes rows that stand there to a batch.
 func (r *rows) queue(b *pgx.Batch, partition int) {
 	b.Queue(byKey)
-	if o := &r.orders; len(o.id) > 0 {
-		b.Queue(insertOrders, o.id, o.user, o.total, o.status, o.created, o.updated, o.expires)
-		i := &r.items
-		b.Queue(insertItems, i.order, i.product, i.quantity, i.price, i.line)
-	}
 	if m := &r.moved; len(m.id) > 0 {
 		b.Queue(updateOrders, m.id, m.was, m.status, m.updated).Exec(func(done pgconn.CommandTag) error {
 			if found := done.RowsAffected(); found != int64(len(m.id)) {
-				return fmt.Errorf("%w: partition %d: of %d orders that take a step, %d stand in the table as the step before left them",
-					ErrAlarm, partition, len(m.id), found)
+				return fmt.Errorf("%w: of %d orders that take a step, %d stand in the table as the step before left them",
+					errStep, len(m.id), found)
 			}
 			return nil
 		})
 	}
-	if h := &r.history; len(h.order) > 0 {
-		b.Queue(insertHistory, h.order, h.step, h.status, h.reason, h.at)
-	}
-	if t := &r.balances; len(t.seq) > 0 {
-		b.Queue(insertBalances, partition, t.epoch, t.seq, t.user, t.amount, t.after, t.ref, t.kind, t.at)
+	if len(r.balanceOf) > 0 {
 		b.Queue(updateBalances, keysAndValues(r.balanceOf)...)
 	}
 	r.queueCarts(b)
+	r.queueSales(b, partition)
 	// Last, so that rows that several writers share are locked for the shortest time.
-	if t := &r.stocks; len(t.seq) > 0 {
-		b.Queue(insertStocks, partition, t.epoch, t.seq, t.product, t.delta, t.after, t.order, t.kind, t.reason, t.at)
+	if len(r.deltaOf) > 0 {
 		b.Queue(updateStocks, keysAndValues(r.deltaOf)...)
 	}
+}
+
+// errStep says that an order does not stand as a step found it.
+var errStep = errors.New("step of an order that is not as it was")
+
+func (r *rows) queueSales(b *pgx.Batch, partition int) {
+	n := len(r.soldIn)
+	if n == 0 {
+		return
+	}
+	hours, products := make([]int64, 0, n), make([]int64, 0, n)
+	units, revenues, orders := make([]int64, 0, n), make([]int64, 0, n), make([]int64, 0, n)
+	for at, s := range r.soldIn {
+		hours, products = append(hours, at.hour), append(products, at.product)
+		units, revenues, orders = append(units, s.units), append(revenues, s.revenue), append(orders, s.orders)
+	}
+	b.Queue(upsertSales, partition, hours, products, units, revenues, orders)
 }
 
 func (r *rows) queueCarts(b *pgx.Batch) {
@@ -132,18 +142,6 @@ func keysAndValues(m map[int64]int64) []any {
 		keys, values = append(keys, k), append(values, v)
 	}
 	return []any{keys, values}
-}
-
-// insertJournal adds the insert of the entries themselves to a batch.
-func insertJournal(b *pgx.Batch, partition int, entries []engine.Entry) {
-	n := len(entries)
-	epochs, firsts, lasts := make([]int64, n), make([]int64, n), make([]int64, n)
-	versions, payloads := make([]int16, n), make([][]byte, n)
-	for i, e := range entries {
-		epochs[i], firsts[i], lasts[i] = e.Last.Epoch, e.First, e.Last.Seq
-		versions[i], payloads[i] = int16(e.Version), e.Payload //nolint:gosec // parsed from a small number
-	}
-	b.Queue(insertEvents, partition, epochs, firsts, lasts, versions, payloads)
 }
 
 // scanEntry reads a journal row as an entry.

@@ -20,6 +20,8 @@ type Lag struct {
 	// Backlog is the share of the backlog's cap that is used, in the partition that is closest to it: from 1 on, that
 	// partition refuses what would add to it.
 	Backlog float64
+	// Quarantined counts the events of which nothing could be derived.
+	Quarantined int64
 }
 
 // AgeUnknown stands where an age cannot be told: 0 would say that nothing is missing.
@@ -51,6 +53,9 @@ func (b *Books) measureLag(ctx context.Context) (lag Lag, err error) {
 		lag.Backlog = max(lag.Backlog, b.engine.Backlog(&views[p]))
 	}
 	lag.Age = b.oldest(ctx, views, written)
+	if err := b.pool.QueryRow(ctx, "SELECT count(*) FROM quarantine").Scan(&lag.Quarantined); err != nil {
+		return Lag{}, unavailable("reading the quarantine", err)
+	}
 	return lag, nil
 }
 

@@ -142,7 +142,11 @@ func (l *letGo) refill(ctx context.Context, conn *pgxpool.Conn, at checkpoint) (
 	if len(entries) == 0 {
 		return false, nil // a checkpoint that was set back
 	}
-	derived, err := derive(entries)
+	without, err := inQuarantine(ctx, conn, l.partition)
+	if err != nil {
+		return false, err
+	}
+	r, err := newRun(entries, without)
 	if err != nil {
 		return false, err
 	}
@@ -151,13 +155,13 @@ func (l *letGo) refill(ctx context.Context, conn *pgxpool.Conn, at checkpoint) (
 	if first := &entries[0]; first.Last.Epoch == l.upto.Epoch {
 		passed = max(0, l.upto.Seq-first.First+1)
 	}
-	ended := derived.ended
+	ended := r.rows.ended
 	for len(ended) > 0 && ended[0].nth <= passed {
 		ended = ended[1:]
 	}
 	for i := range ended {
 		ended[i].nth -= passed
 	}
-	l.add(engine.Mark{Position: entries[len(entries)-1].Last, Events: l.upto.Events + derived.events - passed}, ended)
+	l.add(engine.Mark{Position: entries[len(entries)-1].Last, Events: l.upto.Events + r.size() - passed}, ended)
 	return true, nil
 }

@@ -17,6 +17,7 @@ type writerMetrics struct {
 	seconds       prometheus.Histogram
 	interruptions prometheus.Counter
 	letGo         prometheus.Counter
+	quarantined   prometheus.Counter
 	stream        prometheus.Collector
 }
 
@@ -37,18 +38,21 @@ func newWriterMetrics(stream redis.UniversalClient) *writerMetrics {
 		}),
 		interruptions: counter("stampede_writer_interruptions_total",
 			"Times that writing a partition broke off and was begun anew. Worry when it climbs: the log says why."),
+		quarantined: counter("stampede_writer_quarantined_events_total",
+			"Events of which nothing could be derived: they stand in the journal and in quarantine. Worry at any: the log says why."),
 		letGo:  counter("stampede_writer_orders_let_go_total", "Ended orders that left Redis, since Postgres has them."),
 		stream: engine.NewPoolCollector("stream", stream),
 	}
 }
 
-func (m *writerMetrics) wrote(events int64, took time.Duration) {
+func (m *writerMetrics) wrote(events int64, quarantined int, took time.Duration) {
 	m.events.Add(float64(events))
+	m.quarantined.Add(float64(quarantined))
 	m.seconds.Observe(took.Seconds())
 }
 
 func (m *writerMetrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.leads, m.events, m.seconds, m.interruptions, m.letGo, m.stream}
+	return []prometheus.Collector{m.leads, m.events, m.seconds, m.interruptions, m.letGo, m.quarantined, m.stream}
 }
 
 // Describe is for the registry.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -240,29 +239,6 @@ func TestOrder_OfTheBooksThatIsNoneIsNotFound(t *testing.T) {
 	s, _ := start(t, shop.Config{})
 	if _, err := s.Books.Order(t.Context(), 77); !errors.Is(err, engine.ErrOrderNotFound) {
 		t.Errorf("an order that was never placed: %v", err)
-	}
-}
-
-// The journal says that an order took a step, the table knows of none: somebody has been at the tables.
-func TestWriter_StepOfAnOrderThatIsNotAsItWasIsAnAlarm(t *testing.T) {
-	for _, tampering := range []string{"DELETE FROM orders", "UPDATE orders SET status = 'CANCELED'"} {
-		s, conn := start(t, shop.Config{})
-		order := reserve(t, s, s.User(1000), "k", line(s.Product(100, 10), 1))
-		s.Written()
-		exec(t, conn, tampering)
-		pay(t, s, order)
-		for deadline := time.Now().Add(10 * time.Second); s.Writer.Alarm() == nil; time.Sleep(10 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("no alarm after %s", tampering)
-			}
-		}
-		if text := s.Writer.Alarm().Error(); !strings.Contains(text, "of 1 orders that take a step, 0 stand in the table") {
-			t.Errorf("the alarm says %s", text)
-		}
-		exec(t, conn, "DELETE FROM orders")
-		exec(t, conn, "INSERT INTO orders VALUES ($1, $2, 'PENDING', $3, $4, $4, $5)", order.ID, order.UserID, order.Total, order.CreatedAt, order.ExpiresAt)
-		s.Written()
-		auditClean(t, s)
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
 
@@ -23,6 +22,14 @@ const (
 	writerRetry     = 250 * time.Millisecond
 	writerRetryMax  = 2 * time.Second
 	leadEvery       = 500 * time.Millisecond // between tries to become a partition's writer
+	leadBeat        = time.Second            // between signs of life to Postgres
+)
+
+// A writer that shows no sign of life loses its session, and with it the lead: a process that is frozen, or whose machine
+// is gone, would else keep it as long as its connection seems to stand. One that is killed loses it at once.
+const (
+	holdLead = "SET idle_session_timeout = '10s'; SET idle_in_transaction_session_timeout = '10s'"
+	dropLead = "RESET idle_session_timeout; RESET idle_in_transaction_session_timeout"
 )
 
 // Writer brings events from Redis into Postgres, one goroutine a partition. Several processes may run one: for each
@@ -100,9 +107,12 @@ func (w *Writer) lead(ctx context.Context, p int) error {
 	}
 	defer conn.Release()
 	for {
-		var leads bool
-		if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1, $2)", lockWriter, p).Scan(&leads); err != nil {
-			return unavailable("asking for the lead", err)
+		leads := false
+		// The stream of a Redis that was left behind never goes on: whoever sits before it would keep the others out.
+		if !w.books.engine.LeftBehind(p) {
+			if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1, $2)", lockWriter, p).Scan(&leads); err != nil {
+				return unavailable("asking for the lead", err)
+			}
 		}
 		if leads {
 			break
@@ -114,6 +124,10 @@ func (w *Writer) lead(ctx context.Context, p int) error {
 		}
 	}
 	defer unlock(conn, lockWriter, p)
+	if _, err := conn.Exec(ctx, holdLead); err != nil {
+		return unavailable("taking the lead", err)
+	}
+	defer w.dropLead(conn)
 	w.metrics.leads.Inc()
 	defer w.metrics.leads.Dec()
 	for ctx.Err() == nil {
@@ -122,6 +136,15 @@ func (w *Writer) lead(ctx context.Context, p int) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// dropLead makes the connection one like the others again.
+func (w *Writer) dropLead(conn *pgxpool.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), unlockTimeout)
+	defer cancel()
+	if _, err := conn.Exec(ctx, dropLead); err != nil {
+		_ = conn.Conn().Close(ctx) // the pool opens another
+	}
 }
 
 // errMoved says that the checkpoint is not where this writer left it.
@@ -148,7 +171,8 @@ func readCheckpoint(ctx context.Context, q interface {
 	return c, nil
 }
 
-// follow reads the checkpoint and writes on from it until it moves under us or something fails.
+// follow reads the checkpoint and writes on from it until it moves under us or something fails. The next run is read and
+// derived while Postgres takes the one before.
 func (w *Writer) follow(ctx context.Context, conn *pgxpool.Conn, p int) error {
 	at, err := readCheckpoint(ctx, conn, p, "")
 	if err != nil {
@@ -157,19 +181,36 @@ func (w *Writer) follow(ctx context.Context, conn *pgxpool.Conn, p int) error {
 	// The mark in Redis may be behind, after a crash between commit and trim.
 	w.trim(ctx, p, at)
 	l := &letGo{writer: w, partition: p}
-	for ctx.Err() == nil {
-		entries, err := w.read(ctx, p, at.Position)
-		if err != nil {
-			return err
+	beat := time.Now()
+	ctx, stop := context.WithCancel(ctx)
+	ahead := make(chan read, 1)
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		defer close(ahead)
+		w.readAhead(ctx, p, at.Position, ahead)
+	})
+	defer reader.Wait()
+	defer stop()
+	for next := range ahead {
+		if next.err != nil {
+			return next.err
 		}
-		for len(entries) > 0 {
-			n := cut(entries)
-			next, ended, err := w.write(ctx, conn, p, at, entries[:n])
+		if w.books.engine.LeftBehind(p) {
+			return unavailable("another Redis sells", errMoved)
+		}
+		if time.Since(beat) > leadBeat {
+			if err := conn.Ping(ctx); err != nil {
+				return unavailable("keeping the lead", err)
+			}
+			beat = time.Now()
+		}
+		if next.run != nil {
+			to, err := w.write(ctx, conn, p, at, next.run)
 			if err != nil {
 				return err
 			}
-			l.wrote(at, next, ended)
-			at, entries = next, entries[n:]
+			l.wrote(at, to, next.run.rows.ended)
+			at = to
 			w.alarms[p].Store(nil)
 			w.trim(ctx, p, at)
 		}
@@ -179,6 +220,41 @@ func (w *Writer) follow(ctx context.Context, conn *pgxpool.Conn, p int) error {
 		}
 	}
 	return nil
+}
+
+// read is what a look for new events found: nothing, a run, or why there will be none.
+type read struct {
+	run *run
+	err error
+}
+
+// readAhead reads runs behind a position until ctx ends or one cannot be read.
+func (w *Writer) readAhead(ctx context.Context, p int, after engine.Position, to chan<- read) {
+	give := func(r read) bool {
+		select {
+		case to <- r:
+			return r.err == nil
+		case <-ctx.Done():
+			return false
+		}
+	}
+	for ctx.Err() == nil {
+		entries, err := w.read(ctx, p, after)
+		if len(entries) == 0 && !give(read{err: err}) {
+			return
+		}
+		for len(entries) > 0 {
+			n := cut(entries)
+			r, err := newRun(entries[:n:n], nil)
+			if err != nil {
+				err = fmt.Errorf("%w: %w", ErrAlarm, err)
+			}
+			if !give(read{r, err}) {
+				return
+			}
+			after, entries = entries[n-1].Last, entries[n:]
+		}
+	}
 }
 
 // cut returns how many entries go into one transaction: of one epoch, and not too many events.
@@ -212,130 +288,6 @@ func (w *Writer) read(ctx context.Context, p int, after engine.Position) ([]engi
 		}
 	}
 	return entries, nil
-}
-
-// write commits journal rows, derived rows and checkpoint in one transaction, and returns the new checkpoint and the
-// orders that ended.
-func (w *Writer) write(ctx context.Context, conn *pgxpool.Conn, p int, at checkpoint, entries []engine.Entry) (checkpoint, []endedOrder, error) {
-	start := time.Now()
-	if err := w.continues(ctx, conn, p, at.Position, entries); err != nil {
-		return at, nil, err
-	}
-	derived, err := derive(entries)
-	if err != nil {
-		return at, nil, fmt.Errorf("%w: %w", ErrAlarm, err)
-	}
-	next := at.behind(entries)
-	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		if err := moveCheckpoint(ctx, tx, p, at, next); err != nil {
-			return err
-		}
-		b := &pgx.Batch{}
-		insertJournal(b, p, entries)
-		derived.queue(b, p)
-		return tx.SendBatch(ctx, b).Close()
-	})
-	var pg *pgconn.PgError
-	switch {
-	case err == nil:
-		w.metrics.wrote(next.events-at.events, time.Since(start))
-		return next, derived.ended, nil
-	case errors.As(err, &pg) && pg.Code == uniqueViolation:
-		next, err = w.passKnown(ctx, conn, p, at, entries, pg)
-		return next, nil, err
-	case errors.As(err, &pg) && pg.Code[:2] == "23":
-		return at, nil, fmt.Errorf("%w: events from %v break a rule of table %s: %s", ErrAlarm, at.Position, pg.TableName, pg.Message)
-	case errors.Is(err, errMoved), errors.Is(err, ErrAlarm):
-		return at, nil, err
-	}
-	return at, nil, unavailable("writing events", err)
-}
-
-// behind is the checkpoint after some entries.
-func (c checkpoint) behind(entries []engine.Entry) checkpoint {
-	for i := range entries {
-		c.events += entries[i].Last.Seq - entries[i].First + 1
-		c.bytes += entries[i].Bytes()
-	}
-	c.Position = entries[len(entries)-1].Last
-	return c
-}
-
-func (c checkpoint) mark() engine.Mark { return engine.Mark{Position: c.Position, Events: c.events} }
-
-// moveCheckpoint is the guard: it moves the row from where this writer believes it to be, or nothing is committed.
-func moveCheckpoint(ctx context.Context, tx pgx.Tx, p int, from, to checkpoint) error {
-	tag, err := tx.Exec(ctx, `UPDATE checkpoints SET epoch = $1, seq = $2, events = $3, bytes = $4, updated_at = now()
-		WHERE partition = $5 AND epoch = $6 AND seq = $7 AND fence = $8`,
-		to.Epoch, to.Seq, to.events, to.bytes, p, from.Epoch, from.Seq, from.fence)
-	if err != nil {
-		return err
-	}
-	if tag.RowsAffected() != 1 {
-		return errMoved
-	}
-	return nil
-}
-
-// continues makes sure that the entries follow the checkpoint without a gap.
-func (w *Writer) continues(ctx context.Context, conn *pgxpool.Conn, p int, at engine.Position, entries []engine.Entry) error {
-	for i := range entries {
-		e := &entries[i]
-		if e.Last.Epoch != at.Epoch {
-			if err := w.crosses(ctx, conn, p, at, e.Last.Epoch); err != nil {
-				return err
-			}
-			at = engine.Position{Epoch: e.Last.Epoch}
-		}
-		if e.First != at.Seq+1 {
-			return fmt.Errorf("%w: partition %d lacks events between %v and seq %d: they were trimmed or deleted before they were written; restore the stream, or rebuild Redis with `stampede restore`",
-				ErrAlarm, p, at, e.First)
-		}
-		at = e.Last
-	}
-	return nil
-}
-
-// crosses makes sure that the epochs before to are at their ends: the one of the checkpoint where it stands, those
-// between empty.
-func (w *Writer) crosses(ctx context.Context, conn *pgxpool.Conn, p int, at engine.Position, to int64) error {
-	var ended, opened int64
-	err := conn.QueryRow(ctx, `SELECT count(*) FILTER (WHERE last_seq = CASE WHEN epoch = $2 THEN $3::bigint ELSE 0 END), count(*)
-		FROM epochs WHERE partition = $1 AND epoch >= $2 AND epoch < $4`, p, at.Epoch, at.Seq, to).Scan(&ended, &opened)
-	if err != nil {
-		return unavailable("reading epochs", err)
-	}
-	// Epochs follow each other by one. Before the first event the checkpoint stands in epoch 0, which has no row.
-	if ended != opened || opened != to-max(at.Epoch, 1) {
-		return fmt.Errorf("%w: partition %d goes on in epoch %d, but epoch %d did not end at seq %d: events in between are missing",
-			ErrAlarm, p, to, at.Epoch, at.Seq)
-	}
-	return nil
-}
-
-// passKnown handles a checkpoint that stands behind the journal (it was set back by hand, or restored from an older
-// backup): entries that the journal holds with the same content are passed, anything else is an alarm.
-func (w *Writer) passKnown(ctx context.Context, conn *pgxpool.Conn, p int, at checkpoint, entries []engine.Entry, clash *pgconn.PgError) (checkpoint, error) {
-	known, err := journal(ctx, conn, p, at.Position, len(entries))
-	if err != nil {
-		return at, unavailable("comparing with the journal", err)
-	}
-	same := 0
-	for same < len(known) && known[same].Equal(&entries[same]) {
-		same++
-	}
-	if same == 0 {
-		return at, fmt.Errorf("%w: events after %v clash with rows of table %s (%s) and are not the ones the journal holds",
-			ErrAlarm, at.Position, clash.TableName, clash.Detail)
-	}
-	next := at.behind(entries[:same])
-	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return moveCheckpoint(ctx, tx, p, at, next) })
-	if err != nil {
-		return at, err
-	}
-	w.books.log.Warn("checkpoint stood behind the journal", "partition", p, "from", at.String(), "to", next.String())
-	// The rest is read again behind the new checkpoint.
-	return next, errMoved
 }
 
 // trim notes the checkpoint in Redis and drops what lies well behind it. A failure costs memory for a while.

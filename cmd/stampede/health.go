@@ -31,6 +31,7 @@ const (
 	lagUnmeasured    = "the writer's lag cannot be measured"
 	howDoorsOpen     = "; it opens by itself once Redis and Postgres answer, else the log says what it waits for (door shut)"
 	howAlarmsEnd     = "; sales go on until the backlog in Redis is full: keep Redis' data, and mend what the text names"
+	someQuarantined  = "%d event(s) are in quarantine: nothing could be derived of them, all else goes on; the table quarantine says why; run `stampede rebuild-reports` once the cause is gone"
 	howWritingGoesOn = "; it is tried again all the time: mend what the text names in Postgres"
 )
 
@@ -89,6 +90,9 @@ func (h *health) look(ctx context.Context) (found rest.Readiness, _ error) {
 		found.LagSeconds = rest.LagUnknown
 	}
 	found.Writer = h.writer(measure, answers == nil && books == nil)
+	if lag.Quarantined > 0 {
+		found.Warnings = []string{fmt.Sprintf(someQuarantined, lag.Quarantined)}
+	}
 	return found, nil
 }
 

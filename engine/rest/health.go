@@ -30,6 +30,9 @@ type Readiness struct {
 	Doors    []string
 	Postgres []string
 	Writer   []string
+
+	// Warnings are what an operator must look at though orders can be placed.
+	Warnings []string
 }
 
 // checks are the parts as /readyz tells them: "ok", or what is wrong.
@@ -52,10 +55,12 @@ func (s *Server) readyz(ctx *fasthttp.RequestCtx, _ caller) error {
 		LagSeconds float64  `json:"writer_lag_seconds"`
 		Checks     checks   `json:"checks"`
 		Problems   []string `json:"problems"`
+		Warnings   []string `json:"warnings"`
 	}{
 		"ready", found.LagEvents, found.LagSeconds,
 		checks{strings.Join(found.Opening, "; "), told(found.Redis), told(found.Doors), told(found.Postgres), told(found.Writer)},
 		append([]string{}, slices.Concat(found.Opening, found.Redis, found.Doors, found.Postgres, found.Writer)...),
+		append([]string{}, found.Warnings...),
 	}
 	status := fasthttp.StatusOK
 	if len(body.Problems) > 0 {

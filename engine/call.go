@@ -71,7 +71,8 @@ func (c *call) distinct(visit func(yield func(id int64))) []int64 {
 // header is what every selling script gets first; see lua/door.lua.
 type header struct {
 	epoch  int64
-	behind bool // work behind a shut door
+	behind bool  // work behind a shut door
+	acks   *acks // where to note what is acknowledged; nil: nobody is
 }
 
 func (p *partition) encode(c *call, k *kind, h header, ops []*operation) {
@@ -117,7 +118,7 @@ func (p *partition) send(c *call, k *kind, h header, ops []*operation) {
 		p.engine.metrics.called(k, len(ops), time.Since(start))
 		reply, err := cmd.Text()
 		if err == nil {
-			p.finish(k, reply, ops)
+			p.finish(k, h, reply, ops)
 			return
 		}
 		switch outcome(err) {
@@ -162,9 +163,18 @@ func (p *partition) singly(c *call, k *kind, h header, ops []*operation, cause e
 	}
 }
 
-// finish hands each operation its part of the reply.
-func (p *partition) finish(k *kind, reply string, ops []*operation) {
+// finish hands each operation its part of the reply. It notes first what it is about to acknowledge: whoever ends the epoch
+// raises the fence before it reads the note, so a reply that it cannot know of is not passed on.
+func (p *partition) finish(k *kind, h header, reply string, ops []*operation) {
 	d := &decoder{b: []byte(reply)}
+	seq := d.int()
+	if h.acks != nil && d.err == nil {
+		h.acks.note(seq)
+		if h.epoch < p.door.fence.Load() {
+			fail(ops, errEnded)
+			return
+		}
+	}
 	for i, op := range ops {
 		err := decodeReply(d, k, op.body)
 		if d.err != nil {

@@ -56,7 +56,10 @@ func Connect(r Redis, poolSize int, timeout time.Duration) (redis.UniversalClien
 type Deployment struct {
 	ID         string // also in Postgres: the two belong together
 	Partitions int
+	Restoring  bool // a restore was begun and has not opened all doors yet
 }
+
+const fieldRestoring = "restoring" // of DeploymentKey, while it lasts
 
 // FindDeployment reads the deployment that a Redis belongs to; false where there is none.
 func FindDeployment(ctx context.Context, c redis.UniversalClient) (Deployment, bool, error) {
@@ -71,7 +74,7 @@ func FindDeployment(ctx context.Context, c redis.UniversalClient) (Deployment, b
 	if err != nil || fields["id"] == "" {
 		return Deployment{}, false, fmt.Errorf("%w: key %s", ErrCorrupt, DeploymentKey)
 	}
-	return Deployment{ID: fields["id"], Partitions: n}, true, nil
+	return Deployment{ID: fields["id"], Partitions: n, Restoring: fields[fieldRestoring] != ""}, true, nil
 }
 
 // RenewAOF has Redis begin a new append-only file, where it keeps one. After a power cut the old one may end in half a
@@ -100,15 +103,18 @@ func (e *Engine) RenewAOF(ctx context.Context) error {
 	return fmt.Errorf("%w: %v", ErrUnavailable, err) //nolint:errorlint // for the log
 }
 
-// Founded reports whether Redis still names a deployment.
-func (e *Engine) Founded(ctx context.Context) (bool, error) {
-	_, found, err := FindDeployment(ctx, e.redis)
-	return found, err
+// Founded reads the deployment that Redis names by now; false where it names none any more.
+func (e *Engine) Founded(ctx context.Context) (Deployment, bool, error) {
+	return FindDeployment(ctx, e.redis)
 }
 
-// ClaimRedis writes the deployment into a Redis that has none.
+// ClaimRedis writes the deployment into a Redis that has none, or the mark of a restore into one that has.
 func ClaimRedis(ctx context.Context, c redis.UniversalClient, d Deployment) error {
-	if err := c.HSet(ctx, DeploymentKey, "id", d.ID, "partitions", d.Partitions).Err(); err != nil {
+	fields := []any{"id", d.ID, "partitions", d.Partitions}
+	if d.Restoring {
+		fields = append(fields, fieldRestoring, 1)
+	}
+	if err := c.HSet(ctx, DeploymentKey, fields...).Err(); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return nil

@@ -250,7 +250,8 @@ func TestPosition_IsOrderedByEpochThenSeq(t *testing.T) {
 
 // An unreadable reply leaves no caller waiting, and claims nothing.
 func TestReply_CutShortLeavesNobodyWithoutAnAnswer(t *testing.T) {
-	reply := msgp.AppendInt64(nil, int64(codeOK))
+	reply := msgp.AppendInt64(nil, 7) // the last seq
+	reply = msgp.AppendInt64(reply, int64(codeOK))
 	reply = msgp.AppendInt64(reply, 1234)
 	reply = msgp.AppendInt64(reply, int64(codeBalanceLimit))
 	reply = msgp.AppendInt64(reply, 99)
@@ -265,7 +266,7 @@ func TestReply_CutShortLeavesNobodyWithoutAnAnswer(t *testing.T) {
 		for i := range ops {
 			ops[i] = newDirect(chargeKind, &chargeOp{})
 		}
-		e.partitions[0].finish(chargeKind, string(reply[:n]), ops)
+		e.partitions[0].finish(chargeKind, header{}, string(reply[:n]), ops)
 		for i, op := range ops {
 			select {
 			case err := <-op.done:

@@ -18,12 +18,19 @@ import (
 // this copy only saves asking where the answer is known, and says which epoch to ask with.
 type door struct {
 	state atomic.Pointer[doorState]
+	fence atomic.Int64 // the lowest epoch that may still sell, as far as Redis and the books have told
+	left  atomic.Bool  // Redis answers, and is not the one to sell from
 	kick  chan struct{}
+
+	// The keeper's.
+	acks  *acks   // of the epoch that was open last
+	ended []*acks // of epochs that have ended, to be compared with the books
 }
 
 type doorState struct {
 	open   bool
 	epoch  int64
+	acks   *acks
 	reason string // why it is shut, for the one who operates it
 }
 
@@ -240,7 +247,9 @@ func (p *partition) keepDoor(ctx context.Context) {
 // checkDoor opens this process's copy where Redis is open, after a repair if need be.
 func (p *partition) checkDoor(ctx context.Context) error {
 	e := p.engine
+	defer p.settle(ctx)
 	v, err := e.Look(ctx, p.number)
+	answers := err == nil
 	if err == nil && !v.Standing {
 		p.door.shut("being compared with the books")
 		if e.cfg.Repair == nil {
@@ -252,21 +261,23 @@ func (p *partition) checkDoor(ctx context.Context) error {
 	if err == nil && !v.Standing {
 		err = errors.New("still shut after a repair")
 	}
+	if err == nil {
+		err = p.enter(ctx, v.Epoch)
+	}
 	if err != nil {
 		p.door.shut(err.Error())
-		return err
 	}
-	if s := p.door.state.Load(); !s.open || s.epoch != v.Epoch {
-		p.door.state.Store(&doorState{open: true, epoch: v.Epoch})
+	if answers {
+		p.door.left.Store(v.Replica || (err != nil && !errors.Is(err, ErrUnavailable)))
 	}
-	return nil
+	return err
 }
 
 // confirmDoor makes sure that what Redis does not hold is truly missing: a Redis that lost data must not turn a
 // user or product into "not found" before its repair.
 func (e *Engine) confirmDoor(ctx context.Context, p *partition) error {
 	v, err := e.Look(ctx, p.number)
-	if err == nil && v.Standing {
+	if err == nil && v.Standing && v.Epoch >= p.door.fence.Load() {
 		return nil
 	}
 	p.door.doubt()

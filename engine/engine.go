@@ -23,6 +23,12 @@ type Config struct {
 	// Repair compares a partition's Redis with the books and opens its door; nil leaves a shut door shut.
 	Repair func(ctx context.Context, partition int) error
 
+	// Fences reads the epochs in which the books believe the partitions to sell; nil: there are no books.
+	Fences func(ctx context.Context) ([]int64, error)
+	// Ended compares with the books what was acknowledged in an epoch that has ended; nil: there are none. It is called
+	// until it gives no error.
+	Ended func(ctx context.Context, partition int, a Acknowledged) error
+
 	// Archive reads an order from the books, ErrOrderNotFound where there is none; nil: there are no books.
 	Archive func(ctx context.Context, order int64) (Archived, error)
 
@@ -80,6 +86,7 @@ type Engine struct {
 	metrics     *metrics
 	adminKeys   [64]sync.Mutex
 	top         Shared[topReading]
+	fences      Shared[[]int64]
 	clockOffset atomic.Int64 // ms
 	backlogCap  atomic.Int64 // bytes
 
@@ -136,6 +143,7 @@ func (e *Engine) Keys() *Keys { return e.keys }
 func (e *Engine) Start() {
 	ctx, stop := context.WithCancel(context.Background())
 	e.stop, e.started = stop, true
+	e.keepers.Go(func() { e.keepFences(ctx) })
 	for _, p := range e.partitions {
 		e.keepers.Go(func() { p.keepDoor(ctx) })
 		e.keepers.Go(func() { p.sweep(ctx) })

@@ -81,7 +81,7 @@ func (e *Engine) CancelOp(r CancelRequest, read Order, archived *Archived) *Op {
 		user: r.UserID, order: r.OrderID, key: r.Key, scope: scope, within: within, reason: r.Reason,
 		fingerprint: fingerprint("POST /order/{id}/cancel", scope,
 			strconv.FormatInt(r.OrderID, 10), strconv.FormatInt(r.UserID, 10), r.Reason),
-		items: read.Items, soldAt: read.paidAt(),
+		items: read.Items, soldAt: read.PaidAt(),
 	}
 	if archived != nil {
 		op.archived, op.events = string(encodeOrder(&archived.Order)), archived.Events
@@ -93,7 +93,7 @@ func (e *Engine) CancelOp(r CancelRequest, read Order, archived *Archived) *Op {
 func (e *Engine) ExpireOp(read Order) *Op {
 	return &Op{newDirect(expireKind, &rollbackOp{
 		user: read.UserID, order: read.ID, scope: read.UserID, reason: "not paid by its deadline",
-		items: read.Items, soldAt: read.paidAt(),
+		items: read.Items, soldAt: read.PaidAt(),
 	}), e.keys.OfUser(read.UserID)}
 }
 

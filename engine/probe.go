@@ -93,6 +93,9 @@ func (p *partition) wrong(ctx context.Context) string {
 			return "door shut: Redis restarted or was replaced just now"
 		}
 		return "door shut: " + s.reason
+	case v.Epoch < p.door.fence.Load():
+		p.door.doubt()
+		return "door shut: " + errLeftBehind.Error()
 	case v.Epoch != s.epoch:
 		p.door.doubt()
 		return fmt.Sprintf("this process has not followed Redis into epoch %d yet", v.Epoch)

@@ -31,6 +31,12 @@ func (p *partition) serveReads() {
 		if batch = p.expire(batch); len(batch) == 0 {
 			continue
 		}
+		door := p.door.state.Load()
+		if !door.open {
+			// Redis may be behind what buyers were told.
+			fail(batch, fmt.Errorf("%w: %s", ErrUnavailable, door.reason))
+			continue
+		}
 		var keys []string
 		clear(at)
 		for _, op := range batch {

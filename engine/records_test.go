@@ -59,7 +59,7 @@ func TestOrder_IsShownAsItWasInEachOfItsStates(t *testing.T) {
 	if _, err := o.when(Expired); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("an order that never expired: %v", err)
 	}
-	if o.paidAt() != eventTime || !sampleEvents()[4].Order.paidAt().IsZero() {
+	if o.PaidAt() != eventTime || !sampleEvents()[4].Order.PaidAt().IsZero() {
 		t.Error("the time of a sale")
 	}
 }
@@ -146,7 +146,7 @@ func FuzzDecodeOrder(f *testing.F) {
 				t.Errorf("%v as it was when %v", then.Status, status)
 			}
 		}
-		_ = order.paidAt()
+		_ = order.PaidAt()
 		_ = order.UpdatedAt()
 		_ = fmt.Sprint(order)
 	})

@@ -1,6 +1,9 @@
 package engine
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -68,8 +71,11 @@ func (e *Engine) foldEntries(partition int, entries []Entry, letGo bool) (*assig
 	now := e.now()
 	for i := range entries {
 		events, err := entries[i].Events()
-		if err != nil {
+		if errors.Is(err, ErrNewer) {
 			return nil, err
+		}
+		if err != nil { // in quarantine: what no program can read must not keep the shop shut for good
+			e.cfg.Log.Error("replaying without events that cannot be read", "partition", partition, "error", err)
 		}
 		for j := range events {
 			f.event(&events[j])
@@ -95,7 +101,7 @@ func (f *fold) event(ev *Event) {
 		case Success:
 			f.sell(&ev.Order, minuteOf(ev.At), 1)
 		case Refunded:
-			if sold := minuteOf(ev.Order.paidAt()); sold > minuteOf(ev.At)-windowMinutes {
+			if sold := minuteOf(ev.Order.PaidAt()); sold > minuteOf(ev.At)-windowMinutes {
 				f.sell(&ev.Order, sold, -1)
 			}
 		}
@@ -172,6 +178,24 @@ func (f *fold) values(letGo bool, left int64) {
 		f.add(f.keys.Sold(p, at.minute), assignAdd, func(b []byte) []byte { return appendInt(msgp.AppendString(b, product), units) })
 		f.add(f.keys.Top(p), assignScore, func(b []byte) []byte { return appendInt(msgp.AppendString(b, topMember(at.product)), -units) })
 	}
+}
+
+// Enrolled reports whether each of some users has an account in a partition.
+func (e *Engine) Enrolled(ctx context.Context, partition int, users []int64) (bool, error) {
+	keys := make([]string, len(users))
+	for i, user := range users {
+		keys[i] = e.keys.Balance(partition, user)
+	}
+	if len(keys) == 0 {
+		return true, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.OperationTimeout)
+	defer cancel()
+	found, err := e.redis.Exists(ctx, keys...).Result()
+	if err != nil {
+		return false, fmt.Errorf("%w: looking for accounts: %v", ErrUnavailable, err) //nolint:errorlint // for the log
+	}
+	return found == int64(len(keys)), nil
 }
 
 // EnrollBehind opens accounts behind a shut door; see Enroll.

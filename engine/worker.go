@@ -54,7 +54,7 @@ func (p *partition) sendOpen(c *call, k *kind, ops []*operation) {
 		fail(ops, fmt.Errorf("%w: %s", ErrUnavailable, state.reason))
 		return
 	}
-	p.send(c, k, header{epoch: state.epoch}, ops)
+	p.send(c, k, header{epoch: state.epoch, acks: state.acks}, ops)
 }
 
 // expire ends the operations whose deadline has passed; they were not sent. Those of a repair have none.

@@ -16,7 +16,7 @@
 --   3..       N operations, each a msgpack sequence: user id, idempotency key, fingerprint (16 bytes, or '' without
 --             a key), product id, units to add (0: take the product out)
 -- Replies
---   one string: for each operation a msgpack sequence
+--   one string: the last seq, then for each operation a msgpack sequence
 --   ok                 0, the cart's record after ('' where empty) or with a key the answer (see below)
 --   replay             1, the answer
 --   key_reused         2
@@ -149,4 +149,4 @@ if #events > 0 then
     put(writes)
     keep(new_records, records)
 end
-return table.concat(replies)
+return respond(door, replies)

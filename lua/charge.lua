@@ -12,7 +12,7 @@
 --   3..       N operations, each a msgpack sequence: user id, charge id (8 bytes), idempotency key,
 --             fingerprint (16 bytes), amount in minor units (1 to 10^14)
 -- Replies
---   one string: for each operation a msgpack sequence
+--   one string: the last seq, then for each operation a msgpack sequence
 --   ok              0, balance after
 --   replay          1, charge id (8 bytes), balance after
 --   key_reused      2
@@ -79,4 +79,4 @@ if #events > 0 then
     put(writes)
     keep(new_records, records)
 end
-return table.concat(replies)
+return respond(door, replies)

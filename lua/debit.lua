@@ -18,7 +18,7 @@
 --   3..       N operations, each a msgpack sequence: user id, order id (8 bytes), idempotency key,
 --             fingerprint (16 bytes)
 -- Replies
---   one string: for each operation a msgpack sequence
+--   one string: the last seq, then for each operation a msgpack sequence
 --   ok                 0, balance after, the order's record
 --   replay             1, order id, status (2 paid, 3 failed), balance after (0 if paid)
 --   key_reused         2
@@ -129,4 +129,4 @@ if #events > 0 then
     count_minute(KEYS[3], in_minute)
     count_top(KEYS[4], in_window)
 end
-return table.concat(replies)
+return respond(door, replies)

@@ -1,7 +1,7 @@
 -- door.lua: the prelude of every script that sells; lua.go puts it between a script's first line and its body.
 --
 -- It reads the arguments that all of them share, keeps the door (design: no stale engine and no stale node
--- sells anything), and writes the one stream entry of a call.
+-- sells anything), writes the one stream entry of a call, and begins every reply with the partition's last seq.
 --
 -- KEYS
 --   1  meta    hash: epoch, node, open, seq, bytes, done, minute
@@ -97,6 +97,14 @@ local function emit(door, pieces, count)
         'v', EVENT_VERSION, 'f', door.seq + 1, 'd', payload)
     redis.call('HSET', KEYS[1], 'seq', last_seq, 'bytes', door.bytes + #payload + ENTRY_OVERHEAD_BYTES,
         'minute', door.minute)
+    door.seq = last_seq
+end
+
+-- respond joins the replies of a call behind the partition's seq after it: by that the caller knows up to which event it
+-- has acknowledged what stands in Redis.
+local function respond(door, replies)
+    replies[0] = pack(door.seq)
+    return table.concat(replies, '', 0)
 end
 
 -- put writes pairs of key and value in as few MSETs as unpack allows.

@@ -9,17 +9,17 @@
 --   1         header, see door.lua
 --   2..       N operations, each a msgpack sequence: user id
 -- Replies
---   one string: for each operation a msgpack sequence
+--   one string: the last seq, then for each operation a msgpack sequence
 --   ok              0
 --   error DOOR: not done, the door is shut
 -- Event
 --   none
 
-local _, shut = enter()
+local door, shut = enter()
 if shut then return shut end
 
 local n = #ARGV - 1
 for i = 1, n do
     redis.call('SET', KEYS[2 + i], 0, 'NX')
 end
-return string.rep(pack(code.ok), n)
+return respond(door, { string.rep(pack(code.ok), n) })

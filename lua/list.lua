@@ -12,7 +12,7 @@
 --   1         header, see door.lua
 --   2..       N operations, each a msgpack sequence: product id, version, catalogue record, initial units of the share
 -- Replies
---   one string: for each operation a msgpack sequence
+--   one string: the last seq, then for each operation a msgpack sequence
 --   ok              0
 --   backlog         3
 --   error DOOR: not done, the door is shut
@@ -70,4 +70,4 @@ if #writes > 0 then
     writes[#writes + 1] = highest
     put(writes)
 end
-return table.concat(replies)
+return respond(door, replies)

@@ -1,7 +1,7 @@
 // Package lua holds the scripts that decide: one file a script, embedded in the binary.
 //
 // A script that sells starts with the prelude door.lua, which keeps the door, reads the shared arguments
-// and writes the stream entry. Repair and upkeep scripts (look, claim, open, replay, trim) work without it.
+// and writes the stream entry. Repair and upkeep scripts (look, claim, open, replay, begin, load, trim) work without it.
 package lua
 
 import (
@@ -42,18 +42,21 @@ var (
 	Claim  = plain("claim")
 	Open   = plain("open")
 	Replay = plain("replay")
+	Begin  = plain("begin")
+	Load   = plain("load")
 	Trim   = plain("trim")
 	Forget = plain("forget")
 	Due    = plain("due")
 	Top    = plain("top")
 	Rights = plain("rights")
+	Tells  = plain("tells")
 )
 
 // All lists every script, for loading ahead and for tests.
 func All() []*Script {
 	return []*Script{
 		Place, Reserve, Debit, Rollback, Cart, Charge, Restock, List, Enroll, Roll,
-		Look, Claim, Open, Replay, Trim, Forget, Due, Top, Rights,
+		Look, Claim, Open, Replay, Begin, Load, Trim, Forget, Due, Top, Rights, Tells,
 	}
 }
 

@@ -21,7 +21,7 @@
 --             fingerprint (16 bytes)
 --   then      N arrays in msgpack, the lines of each: product id, quantity, ...; each product once
 -- Replies
---   one string: for each operation a msgpack sequence
+--   one string: the last seq, then for each operation a msgpack sequence
 --   ok                    0, time in ms, total, array of prices
 --   replay                1, order id
 --   key_reused            2
@@ -145,4 +145,4 @@ if event_count > 0 then
     count_minute(KEYS[3], in_minute)
     count_top(KEYS[4], in_window)
 end
-return table.concat(replies)
+return respond(door, replies)

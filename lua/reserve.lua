@@ -20,7 +20,7 @@
 --             fingerprint (16 bytes)
 --   then      N arrays in msgpack, the lines of each: product id, quantity, ...; each product once
 -- Replies
---   one string: for each operation a msgpack sequence
+--   one string: the last seq, then for each operation a msgpack sequence
 --   ok                    0, time in ms, total, array of prices
 --   replay                1, order id
 --   key_reused            2
@@ -126,4 +126,4 @@ if event_count > 0 then
     keep(new_records, records)
     redis.call('ZADD', KEYS[3], unpack(holds))
 end
-return table.concat(replies)
+return respond(door, replies)

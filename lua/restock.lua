@@ -12,7 +12,7 @@
 --   3..       N operations, each a msgpack sequence: product id, idempotency key, fingerprint (16 bytes),
 --             delta in units (not 0), reason
 -- Replies
---   one string: for each operation a msgpack sequence
+--   one string: the last seq, then for each operation a msgpack sequence
 --   ok                 0, stock after
 --   replay             1, stock after
 --   key_reused         2
@@ -82,4 +82,4 @@ if #events > 0 then
     put(writes)
     keep(new_records, records)
 end
-return table.concat(replies)
+return respond(door, replies)

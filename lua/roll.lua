@@ -11,7 +11,7 @@
 --   1         header, see door.lua
 --   2         msgpack sequence: minute of the first hash, cursor in it
 -- Replies
---   one string: a msgpack sequence
+--   one string: the last seq, then a msgpack sequence
 --   ok              0, first minute that may still count, cursor in it, first minute that should
 --   error DOOR: not done, the door is shut
 -- Event
@@ -27,7 +27,7 @@ if shut then return shut end
 local first, cursor = cmsgpack.unpack(ARGV[2])
 local rolled = tonumber(redis.call('HGET', KEYS[1], 'rolled') or first)
 local horizon = door.minute - WINDOW_MINUTES + 1
-if rolled ~= first then return pack(OK, rolled, '0', horizon) end -- another process was here
+if rolled ~= first then return respond(door, { pack(OK, rolled, '0', horizon) }) end -- another process was here
 
 local done = 0
 for i = 4, #KEYS do
@@ -53,4 +53,4 @@ end
 if done > 0 then redis.call('ZREMRANGEBYSCORE', KEYS[3], 0, 0) end
 -- The minute goes along, as with a sale: a clock that steps back must not bring back what has left.
 if rolled > first or done > 0 then redis.call('HSET', KEYS[1], 'rolled', rolled, 'minute', door.minute) end
-return pack(OK, rolled, cursor, horizon)
+return respond(door, { pack(OK, rolled, cursor, horizon) })

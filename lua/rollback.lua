@@ -22,7 +22,7 @@
 --             the sale it may be given back in ms (-1: at any time), the order's record in the books where Redis was
 --             found to have none (else ''), the partition's events that the books held then
 -- Replies
---   one string: for each operation a msgpack sequence
+--   one string: the last seq, then for each operation a msgpack sequence
 --   ok                    0, balance after (-1: untouched), the order's record
 --   replay                1, order id, status
 --   key_reused            2
@@ -191,4 +191,4 @@ if #events > 0 then
         redis.call('ZREMRANGEBYSCORE', KEYS[3], 0, 0)
     end
 end
-return table.concat(replies)
+return respond(door, replies)

@@ -1,6 +1,7 @@
 package persist
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,128 +20,190 @@ type Violation struct {
 	Detail  string `json:"detail"`  // what stands there and what should
 }
 
+// Checked is what a check looked at and found.
+type Checked struct {
+	Check      string `json:"check"`
+	Rows       int64  `json:"rows"` // rows, keys or events
+	Violations int64  `json:"violations"`
+}
+
 // Summary is what an audit looked at.
 type Summary struct {
-	Users      int64 `json:"users"`
-	Products   int64 `json:"products"`
-	Orders     int64 `json:"orders"`
-	Events     int64 `json:"events"`
-	Violations int64 `json:"violations"`
+	Users      int64     `json:"users"`
+	Products   int64     `json:"products"`
+	Orders     int64     `json:"orders"`
+	Events     int64     `json:"events"`
+	Violations int64     `json:"violations"`
+	Checks     []Checked `json:"checks"`
+}
+
+// Progress is how far an audit has come with one of its steps.
+type Progress struct {
+	Step        string
+	Done, Total int64 // rows, keys or checks; 0 of 0 where it cannot be told
 }
 
 // ErrNotAudited wraps why an audit could not look at everything.
 var ErrNotAudited = errors.New("could not audit")
 
-// audit is one on its way. Postgres is read in one snapshot, so that a running writer changes nothing under it;
-// Redis is read piece by piece, each piece together with the position of the events it reflects.
-type audit struct {
-	books    *Books
-	redis    redis.UniversalClient
-	keys     *engine.Keys
-	report   func(Violation)
-	snapshot pgx.Tx
-	sum      Summary
-	expected counts
+// auditSettings give a statement that goes over whole tables memory before it takes to the disk; a hash may take twice as
+// much. The transaction is idle while Redis is looked at.
+const auditSettings = "SET LOCAL work_mem = '64MB'; SET LOCAL idle_in_transaction_session_timeout = 0"
 
+// audit is one on its way. The tables are read in one snapshot, so that a running writer changes nothing under it; Redis
+// is read piece by piece, each piece together with the position of the events it reflects. What it remembers of what it
+// has seen does not grow with the number of orders.
+type audit struct {
+	books      *Books
+	redis      redis.UniversalClient
+	keys       *engine.Keys
+	report     func(Violation)
+	progress   func(Progress)
+	snapshot   pgx.Tx
+	chunk      int  // rows or keys looked at together
+	optimistic bool // Redis is read without transactions
+	copy       bytes.Buffer
+	patience   time.Duration // for the writer to pass a position
+	followed   int64         // events that a comparison follows from the books to Redis at most
+	sum        Summary
+	checks     map[string]*Checked
+	expected   counts
+
+	doors       []door
+	users       idSet   // whose balances were compared
+	products    idSet   // whose shares and records were compared
 	open        idSet   // users whose cart, as far as the walk has come, holds something that no row shows
 	minutesSeen []idSet // by partition: minutes of sales that were compared
 }
 
-// Audit proves the books: the journal is dense and readable, the tables are what it says, money and stock add up, and
-// Redis holds the same. It reports each violation, on a running shop as on a quiet one.
-func (b *Books) Audit(ctx context.Context, client redis.UniversalClient, report func(Violation)) (Summary, error) {
-	a := &audit{books: b, redis: client, keys: b.engine.Keys(), open: idSet{}}
+// newAudit returns an audit that reads the tables by a transaction.
+func (b *Books) newAudit(client redis.UniversalClient, snapshot pgx.Tx, report func(Violation), progress func(Progress)) *audit {
+	a := &audit{
+		books: b, redis: client, keys: b.engine.Keys(), progress: progress, snapshot: snapshot, chunk: auditChunk, patience: auditPatience, followed: followMax,
+		checks: map[string]*Checked{}, users: idSet{}, products: idSet{}, open: idSet{},
+	}
+	a.doors = make([]door, a.keys.Partitions())
 	for range a.keys.Partitions() {
 		a.minutesSeen = append(a.minutesSeen, idSet{})
 	}
 	a.report = func(v Violation) {
 		a.sum.Violations++
+		a.looked(v.Check, 0).Violations++
 		report(v)
 	}
+	return a
+}
+
+// Audit proves the books: the journal is dense and readable, the tables are what it says, money and stock add up, and
+// Redis holds the same. It reports each violation, on a running shop as on a quiet one.
+func (b *Books) Audit(ctx context.Context, client redis.UniversalClient, report func(Violation)) (Summary, error) {
+	return b.WatchedAudit(ctx, client, report, func(Progress) {})
+}
+
+// WatchedAudit is Audit for someone who wants to be told how far it is. Both functions are called one at a time.
+func (b *Books) WatchedAudit(ctx context.Context, client redis.UniversalClient, report func(Violation), progress func(Progress)) (Summary, error) {
 	tx, err := b.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
 	if err != nil {
-		return a.sum, fmt.Errorf("%w: %w", ErrNotAudited, err)
+		return Summary{}, fmt.Errorf("%w: %w", ErrNotAudited, err)
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // it only read
-	a.snapshot = tx
-	steps := []func(context.Context) error{a.journals, a.tables, a.balances, a.stocks, a.holds, a.carts, a.sales, a.redisKeys}
+	a := b.newAudit(client, tx, report, progress)
+	err = a.all(ctx)
+	return a.summary(), err
+}
+
+func (a *audit) all(ctx context.Context) error {
+	if _, err := a.snapshot.Exec(ctx, auditSettings); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotAudited, err)
+	}
+	steps := []struct {
+		name string
+		run  func(context.Context) error
+	}{
+		{"doors", a.lookAtDoors},
+		{"journal", a.journals},
+		{"tables", a.tables},
+		{"balances", a.balances},
+		{"products", a.stocks},
+		{"catalogue", a.catalogue},
+		{"unpaid orders", a.holds},
+		{"carts", a.carts},
+		{"top five", a.sales},
+		{"keys of Redis", a.redisKeys},
+	}
 	for _, step := range steps {
-		if err := step(ctx); err != nil {
-			return a.sum, fmt.Errorf("%w: %w", ErrNotAudited, err)
+		a.progress(Progress{Step: step.name})
+		if err := step.run(ctx); err != nil {
+			return fmt.Errorf("%w: %s: %w", ErrNotAudited, step.name, err)
 		}
 	}
-	return a.sum, nil
+	return nil
 }
 
 func (a *audit) violated(check, subject, format string, args ...any) {
 	a.report(Violation{Check: check, Subject: subject, Detail: fmt.Sprintf(format, args...)})
 }
 
+// looked notes that a check has looked at so many more rows.
+func (a *audit) looked(check string, rows int64) *Checked {
+	c := a.checks[check]
+	if c == nil {
+		c = &Checked{Check: check}
+		a.checks[check] = c
+	}
+	c.Rows += rows
+	return c
+}
+
+func (a *audit) summary() Summary {
+	for _, name := range auditChecks {
+		if c := a.checks[name]; c != nil {
+			a.sum.Checks = append(a.sum.Checks, *c)
+		}
+	}
+	return a.sum
+}
+
+// The checks, by the names that stand in violations and in the summary.
 const (
-	auditChunk    = 1000             // rows or keys looked at together
-	auditPatience = 30 * time.Second // for the writer to pass a position
+	checkDoors      = "doors"
+	checkEpochs     = "epochs"
+	checkDense      = "dense events"
+	checkReadable   = "readable events"
+	checkDerived    = "every event is derived"
+	checkCheckpoint = "checkpoint"
+	checkStream     = "journal = stream"
+	checkTables     = "tables follow the journal"
+	checkNoEvent    = "rows without an event"
+	checkShapes     = "shape of postings"
+	checkChains     = "postings follow each other"
+	checkStates     = "order states"
+	checkTotals     = "order total = its lines"
+	checkPostings   = "order = its postings"
+	checkBalances   = "balance = postings"
+	checkStocks     = "stock = postings"
+	checkUnpaid     = "holds = unpaid orders"
+	checkOversell   = "no oversell"
+	checkMoney      = "money"
+	checkHours      = "sales by hour = orders"
+	checkCarts      = "carts"
+	checkKeys       = "answers under keys"
+	checkRBalances  = "balance in Redis = Postgres"
+	checkRStocks    = "stock in Redis = Postgres"
+	checkRCatalogue = "catalogue in Redis = Postgres"
+	checkRHolds     = "holds in Redis = Postgres"
+	checkROrders    = "orders in Redis"
+	checkRCarts     = "carts in Redis = Postgres"
+	checkTop        = "top five = Postgres"
+	checkStray      = "keys in Redis have a row"
 )
 
-// passed waits until the books hold what Redis held at a mark: it can then be told from the books.
-func (a *audit) passed(ctx context.Context, partition int, m engine.Mark) error {
-	ctx, cancel := context.WithTimeout(ctx, auditPatience)
-	defer cancel()
-	for {
-		at, err := readCheckpoint(ctx, a.books.pool, partition, "")
-		if err == nil && at.events >= m.Events {
-			return nil
-		}
-		pause(ctx, 50*time.Millisecond)
-		if ctx.Err() != nil {
-			return fmt.Errorf("the writer of partition %d did not pass %v: is one running? %w", partition, m.Position, ctx.Err())
-		}
-	}
-}
-
-// meta is what the audit needs to know of a partition of Redis, at the instant at which it read something else there.
-type meta struct {
-	engine.Mark       // of the last event
-	letGo       int64 // events up to the mark behind which ended orders must stand
-	minute      int64 // of the last event
-	rolled      int64 // first minute that may still count in the top five; 0: the shop is older than the top five
-}
-
-// at reads from a partition, together with its meta, at one instant.
-func (a *audit) at(ctx context.Context, p int, read func(redis.Pipeliner)) (meta, error) {
-	var found *redis.SliceCmd
-	_, err := a.redis.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
-		found = pipe.HMGet(ctx, a.keys.Meta(p), "epoch", "seq", "base", "let_go", "minute", "rolled")
-		read(pipe)
-		return nil
-	})
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return meta{}, fmt.Errorf("reading from Redis: %w", err)
-	}
-	var at struct {
-		Epoch  int64 `redis:"epoch"`
-		Seq    int64 `redis:"seq"`
-		Base   int64 `redis:"base"`
-		LetGo  int64 `redis:"let_go"`
-		Minute int64 `redis:"minute"`
-		Rolled int64 `redis:"rolled"`
-	}
-	if err := found.Scan(&at); err != nil {
-		return meta{}, fmt.Errorf("reading the door of partition %d: %w", p, err)
-	}
-	return meta{
-		Mark:  engine.Mark{Position: engine.Position{Epoch: at.Epoch, Seq: at.Seq}, Events: at.Base + at.Seq},
-		letGo: at.LetGo, minute: at.Minute, rolled: at.Rolled,
-	}, nil
-}
-
-// held reads string keys of a partition at one instant; a key that is missing is nil.
-func (a *audit) held(ctx context.Context, p int, keys []string) (values []any, at meta, err error) {
-	var found *redis.SliceCmd
-	at, err = a.at(ctx, p, func(pipe redis.Pipeliner) { found = pipe.MGet(ctx, keys...) })
-	if err != nil {
-		return nil, at, err
-	}
-	return found.Val(), at, nil
+// auditChecks is the order of the summary.
+var auditChecks = []string{
+	checkDoors, checkEpochs, checkDense, checkReadable, checkDerived, checkCheckpoint, checkStream, checkTables, checkNoEvent,
+	checkShapes, checkChains, checkStates, checkTotals, checkPostings, checkBalances, checkStocks, checkUnpaid, checkOversell,
+	checkMoney, checkHours, checkCarts, checkKeys, checkRBalances, checkRStocks, checkRCatalogue, checkRHolds, checkROrders,
+	checkRCarts, checkTop, checkStray,
 }
 
 // idSet is a set of ids, which lie close together: about a bit each.

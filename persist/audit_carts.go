@@ -58,24 +58,23 @@ func (a *audit) cartRows(ctx context.Context, carts map[int64]cart, last engine.
 	if len(users) == 0 {
 		return nil
 	}
-	const check = "tables follow the journal"
 	found := map[int64]bool{}
 	err := collectCarts(ctx, a.snapshot, func(user int64, row cart, wrong error) {
 		found[user] = true
 		want, subject := carts[user], fmt.Sprintf("carts user_id=%d", user)
 		switch order := row.at.Compare(want.at); {
 		case order < 0 || order == 0 && len(want.lines) == 0:
-			a.violated(check, subject, "is that of event %v, event %v changed it to %v", row.at, want.at, want.lines)
+			a.violated(checkTables, subject, "is that of event %v, event %v changed it to %v", row.at, want.at, want.lines)
 		case order > 0 && row.at.Compare(last) <= 0:
-			a.violated(check, subject, "is that of event %v, which did not change it", row.at)
+			a.violated(checkTables, subject, "is that of event %v, which did not change it", row.at)
 		case order == 0:
 			a.expected.carts++
 			a.expected.cartItems += int64(len(want.lines))
 			if !slices.Equal(row.lines, want.lines) || wrong != nil {
-				a.violated(check, "cart_items user_id="+fmt.Sprint(user), "are %v (%v), the journal says %v", row.lines, wrong, want.lines)
+				a.violated(checkTables, "cart_items user_id="+fmt.Sprint(user), "are %v (%v), the journal says %v", row.lines, wrong, want.lines)
 			}
 			if !row.updated.Equal(want.updated) {
-				a.violated(check, subject, "was updated at %v, the journal says %v", row.updated, want.updated)
+				a.violated(checkTables, subject, "was updated at %v, the journal says %v", row.updated, want.updated)
 			}
 		}
 	}, " WHERE c.user_id = ANY($1)", users)
@@ -93,44 +92,49 @@ func (a *audit) cartRows(ctx context.Context, carts map[int64]cart, last engine.
 // partition.
 func (a *audit) cartsLeftOpen() {
 	a.open.each(func(user int64) {
-		a.violated("tables follow the journal", fmt.Sprintf("carts user_id=%d", user), "is missing, the journal says that the cart holds something")
+		a.violated(checkTables, fmt.Sprintf("carts user_id=%d", user), "is missing, the journal says that the cart holds something")
 	})
 	clear(a.open)
 }
 
 // carts compares the carts of the books with those in Redis.
 func (a *audit) carts(ctx context.Context) error {
-	for after := int64(0); ; {
-		byPartition, n := make([]map[int64]cart, a.keys.Partitions()), 0
-		err := collectCarts(ctx, a.snapshot, func(user int64, c cart, _ error) {
-			p := a.keys.OfUser(user)
-			if byPartition[p] == nil {
-				byPartition[p] = map[int64]cart{}
-			}
-			byPartition[p][user], after = c, user
-			n++
-		}, " WHERE c.user_id > $1 ORDER BY c.user_id LIMIT $2", after, auditChunk)
-		if err != nil {
+	for after, more := int64(0), true; more; {
+		var err error
+		if after, more, err = a.someCarts(ctx, after); err != nil {
 			return err
 		}
-		for p, part := range byPartition {
-			if err := a.cartsAgree(ctx, p, part); err != nil {
-				return err
-			}
-		}
-		if n < auditChunk {
-			return nil
-		}
 	}
+	return nil
 }
 
-// strayCarts compares carts that Redis has and the snapshot has not.
+// someCarts compares a chunk of carts, and returns where the next begins and whether there may be one.
+func (a *audit) someCarts(ctx context.Context, after int64) (last int64, more bool, err error) {
+	byPartition, n := make([]map[int64]cart, a.keys.Partitions()), 0
+	last = after
+	err = collectCarts(ctx, a.books.pool, func(user int64, c cart, _ error) {
+		p := a.keys.OfUser(user)
+		if byPartition[p] == nil {
+			byPartition[p] = map[int64]cart{}
+		}
+		byPartition[p][user], last = c, user
+		n++
+	}, " WHERE c.user_id > $1 ORDER BY c.user_id LIMIT $2", after, a.chunk)
+	for p, part := range byPartition {
+		if err == nil {
+			err = a.cartsAgree(ctx, p, part)
+		}
+	}
+	return last, n == a.chunk, err
+}
+
+// strayCarts compares carts that Redis has and the books perhaps have not.
 func (a *audit) strayCarts(ctx context.Context, p int, users []int64) error {
 	carts := map[int64]cart{}
 	for _, user := range users {
 		carts[user] = cart{}
 	}
-	err := collectCarts(ctx, a.snapshot, func(user int64, _ cart, _ error) { delete(carts, user) }, " WHERE c.user_id = ANY($1)", users)
+	err := collectCarts(ctx, a.books.pool, func(user int64, _ cart, _ error) { delete(carts, user) }, " WHERE c.user_id = ANY($1)", users)
 	if err != nil {
 		return err
 	}
@@ -140,6 +144,10 @@ func (a *audit) strayCarts(ctx context.Context, p int, users []int64) error {
 // cartsAgree compares carts with Redis. Where they differ the books are read again once they hold what Redis held. A cart
 // that has changed since is looked at again, a few times: it changes under the eyes of the audit, which then says nothing.
 func (a *audit) cartsAgree(ctx context.Context, p int, carts map[int64]cart) error {
+	if a.doors[p].skip {
+		return nil
+	}
+	a.looked(checkRCarts, int64(len(carts)))
 	for range auditRounds {
 		if len(carts) == 0 {
 			return nil
@@ -166,7 +174,7 @@ func (a *audit) cartsAgree(ctx context.Context, p int, carts map[int64]cart) err
 		for user, c := range carts {
 			h := held[user]
 			if !changed[user] && (h.err != nil || !slices.Equal(h.lines, c.lines)) {
-				a.violated("carts in Redis = Postgres", a.keys.Cart(p, user), "holds %v (%v), the books say %v", h.lines, h.err, c.lines)
+				a.violated(checkRCarts, a.keys.Cart(p, user), "holds %v (%v), the books say %v", h.lines, h.err, c.lines)
 			}
 			if !changed[user] {
 				delete(carts, user)
@@ -215,15 +223,9 @@ func (a *audit) cartsNow(ctx context.Context, p int, at meta, carts map[int64]ca
 	}
 	err = collectCarts(ctx, tx, func(user int64, c cart, _ error) { carts[user] = c }, " WHERE c.user_id = ANY($1)", users)
 	changed = map[int64]bool{}
-	for from := at.Position; err == nil; {
-		var entries []engine.Entry
-		if entries, err = journal(ctx, tx, p, from, auditChunk/4); err != nil || len(entries) == 0 {
-			break
-		}
-		from = entries[len(entries)-1].Last
-		err = eachEvent(entries, func(_ engine.Position, e *engine.Event) error {
+	if err == nil {
+		err = a.behind(ctx, tx, p, at.Position, endOfJournal, func(e *engine.Event) {
 			changed[e.UserID] = changed[e.UserID] || e.Kind == engine.Carted
-			return nil
 		})
 	}
 	return changed, err

@@ -3,19 +3,24 @@ package persist
 import (
 	"context"
 	"fmt"
-
-	"github.com/jackc/pgx/v5"
-	"github.com/redis/go-redis/v9"
+	"sort"
 
 	"stampede/engine"
 )
 
-// counts are the rows that the journal accounts for.
+// counts are the rows that the journal accounts for, or that the tables have.
 type counts struct {
-	orders, items, history, balances, stocks, carts, cartItems int64
+	orders, items, history, balances, stocks, carts, cartItems, hours int64
 }
 
+// walkPlans has rows found by key: the planner would rather read a table of some million rows as a whole for some thousand
+// of them.
+const walkPlans = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off"
+
 func (a *audit) journals(ctx context.Context) error {
+	if _, err := a.snapshot.Exec(ctx, walkPlans); err != nil {
+		return err
+	}
 	for p := range a.keys.Partitions() {
 		if err := a.journal(ctx, p); err != nil {
 			return err
@@ -23,9 +28,17 @@ func (a *audit) journals(ctx context.Context) error {
 		if err := a.stream(ctx, p); err != nil {
 			return err
 		}
+		if err := a.counters(ctx, p); err != nil {
+			return err
+		}
 	}
 	return nil
 }
+
+const (
+	walkEntriesMax = 512  // journal rows read together
+	walkEvents     = 4096 // events that are meant to be read together
+)
 
 // journal walks over a partition's journal: dense, readable, ending at the checkpoint, and the source of every row.
 func (a *audit) journal(ctx context.Context, p int) error {
@@ -33,13 +46,14 @@ func (a *audit) journal(ctx context.Context, p int) error {
 	if err != nil {
 		return err
 	}
-	ends, err := a.epochEnds(ctx, p)
+	without, err := a.quarantine(ctx, p)
 	if err != nil {
 		return err
 	}
 	var walked checkpoint
-	for {
-		entries, err := journal(ctx, a.snapshot, p, walked.Position, auditChunk/4)
+	ends := map[int64]int64{} // by epoch
+	for n := 64; ; {
+		entries, err := journal(ctx, a.snapshot, p, walked.Position, n)
 		if err != nil {
 			return err
 		}
@@ -48,150 +62,79 @@ func (a *audit) journal(ctx context.Context, p int) error {
 		}
 		before := walked.events
 		for i := range entries {
-			a.follows(p, walked.Position, &entries[i], ends)
+			a.follows(p, walked.Position, &entries[i])
 			walked = walked.behind(entries[i : i+1])
+			ends[walked.Epoch] = walked.Seq
 		}
-		if err := a.sources(ctx, p, entries, before); err != nil {
-			return err
+		n = int(min(walkEntriesMax, max(1, int64(len(entries))*walkEvents/(walked.events-before))))
+		for len(entries) > 0 {
+			some := cut(entries)
+			if before, err = a.sources(ctx, p, entries[:some], without, before); err != nil {
+				return err
+			}
+			entries = entries[some:]
 		}
+		a.progress(Progress{"journal", walked.events, to.events})
 	}
 	a.cartsLeftOpen()
 	if walked.Position != to.Position || walked.events != to.events || walked.bytes != to.bytes {
-		a.violated("checkpoint", fmt.Sprintf("checkpoints partition=%d", p),
+		a.violated(checkCheckpoint, fmt.Sprintf("checkpoints partition=%d", p),
 			"stands at %v with %d events and %d bytes, the journal ends at %v with %d events and %d bytes",
 			to.Position, to.events, to.bytes, walked.Position, walked.events, walked.bytes)
 	}
+	a.looked(checkCheckpoint, 1)
 	a.sum.Events += walked.events
-	return nil
+	return a.epochs(ctx, p, to, ends)
 }
 
-// epochEnds reads where each closed epoch ended.
-func (a *audit) epochEnds(ctx context.Context, p int) (map[int64]int64, error) {
-	rows, err := a.snapshot.Query(ctx, "SELECT epoch, last_seq FROM epochs WHERE partition = $1 AND last_seq IS NOT NULL", p)
+// quarantine names the events of which nothing was derived, and returns them: their rows are not missed one by one.
+func (a *audit) quarantine(ctx context.Context, p int) (positions, error) {
+	err := a.each(ctx, checkDerived, `SELECT 'quarantine partition=' || partition || ' epoch=' || epoch || ' seq=' || seq,
+		'nothing is derived of this event: ' || reason FROM quarantine WHERE partition = $1 ORDER BY epoch, seq`, p)
 	if err != nil {
-		return nil, fmt.Errorf("reading epochs: %w", err)
+		return nil, err
 	}
-	ends := map[int64]int64{}
-	var epoch, end int64
-	_, err = pgx.ForEachRow(rows, []any{&epoch, &end}, func() error {
-		ends[epoch] = end
-		return nil
-	})
-	return ends, err
+	return inQuarantine(ctx, a.snapshot, p)
 }
 
 // follows holds an entry against the one before it.
-func (a *audit) follows(p int, before engine.Position, e *engine.Entry, ends map[int64]int64) {
-	row := fmt.Sprintf("events partition=%d epoch=%d last_seq=%d", p, e.Last.Epoch, e.Last.Seq)
+func (a *audit) follows(p int, before engine.Position, e *engine.Entry) {
 	want := before.Seq + 1
 	if e.Last.Epoch != before.Epoch {
 		want = 1
-		for epoch := max(before.Epoch, 1); epoch < e.Last.Epoch; epoch++ {
-			end, closed := ends[epoch]
-			stood := int64(0)
-			if epoch == before.Epoch {
-				stood = before.Seq
-			}
-			if !closed || end != stood {
-				a.violated("dense events", row, "epoch %d ends at %d in the journal, at %d by the table epochs", epoch, stood, end)
-			}
-		}
 	}
 	if e.First != want {
-		a.violated("dense events", row, "begins with seq %d, %d expected after %v", e.First, want, before)
+		a.violated(checkDense, fmt.Sprintf("events partition=%d epoch=%d last_seq=%d", p, e.Last.Epoch, e.Last.Seq),
+			"begins with seq %d, %d expected after %v", e.First, want, before)
 	}
 }
 
-// sources compares the rows that entries account for with those that stand in the tables, and looks for the orders in
-// Redis. before is how many events of the partition precede the entries.
-func (a *audit) sources(ctx context.Context, p int, entries []engine.Entry, before int64) error {
-	want, err := derive(entries)
-	all := err == nil
-	if !all {
-		// The walk goes on without those that cannot be read.
-		readable := entries[:0:0]
-		for i := range entries {
-			if _, err := derive(entries[i : i+1]); err != nil {
-				a.violated("readable events", fmt.Sprintf("events partition=%d epoch=%d last_seq=%d", p, entries[i].Last.Epoch, entries[i].Last.Seq), "%v", err)
-				continue
-			}
-			readable = append(readable, entries[i])
-		}
-		if want, err = derive(readable); err != nil {
-			return err
-		}
+// sources compares the rows that entries of an epoch account for with those that stand in the tables, and looks in Redis
+// for the orders and the idempotency records. before is how many events of the partition precede the entries; it returns
+// how many precede what follows them.
+func (a *audit) sources(ctx context.Context, p int, entries []engine.Entry, without positions, before int64) (int64, error) {
+	r, err := newRun(entries, without)
+	if err != nil {
+		return before, err
 	}
-	a.expected.orders += int64(len(want.orders.id))
-	a.expected.items += int64(len(want.items.order))
-	a.expected.history += int64(len(want.history.order))
-	a.expected.balances += int64(len(want.balances.seq))
-	a.expected.stocks += int64(len(want.stocks.seq))
 	first := engine.Position{Epoch: entries[0].Last.Epoch, Seq: entries[0].First}
 	last := entries[len(entries)-1].Last
-	for _, c := range want.comparisons(p, first, last) {
-		if err := a.each(ctx, "tables follow the journal", c.sql, c.args...); err != nil {
-			return err
-		}
+	size := r.size()
+	a.looked(checkDense, int64(len(entries)))
+	a.looked(checkReadable, size)
+	a.looked(checkDerived, size)
+	for _, bad := range r.poison {
+		i := sort.Search(len(entries), func(i int) bool { return entries[i].Last.Seq >= bad.at.Seq })
+		a.violated(checkReadable, fmt.Sprintf("events partition=%d epoch=%d last_seq=%d", p, bad.at.Epoch, entries[i].Last.Seq), "%s", bad.reason)
 	}
-	if err := a.cartRows(ctx, want.cartOf, last); err != nil {
-		return err
+	if err := a.compareRows(ctx, p, r.rows, first, last); err != nil {
+		return before, err
 	}
-	if !all {
-		return nil // the numbers of events behind the unreadable ones are not known
+	if err := a.cartRows(ctx, r.rows.cartOf, last); err != nil {
+		return before, err
 	}
-	return a.recordsOf(ctx, p, want.ended, before)
-}
-
-// stream walks over what the stream still holds: dense, and up to the checkpoint the same as the journal.
-func (a *audit) stream(ctx context.Context, p int) error {
-	to, err := readCheckpoint(ctx, a.snapshot, p, "")
-	if err != nil {
-		return err
+	if err := a.recordsOf(ctx, p, r.rows.ended, before); err != nil {
+		return before, err
 	}
-	var before *engine.Entry
-	for from := "-"; ; {
-		messages, err := a.redis.XRangeN(ctx, a.keys.Events(p), from, "+", auditChunk/4).Result()
-		if err != nil {
-			return fmt.Errorf("reading the stream: %w", err)
-		}
-		if len(messages) == 0 {
-			return nil
-		}
-		if before, err = a.streamEntries(ctx, p, to, before, messages); err != nil {
-			return err
-		}
-		from = "(" + messages[len(messages)-1].ID
-	}
-}
-
-func (a *audit) streamEntries(ctx context.Context, p int, to checkpoint, before *engine.Entry, messages []redis.XMessage) (*engine.Entry, error) {
-	for _, m := range messages {
-		subject := a.keys.Events(p) + " " + m.ID
-		e, err := engine.ParseEntry(m.ID, m.Values)
-		if err != nil {
-			a.violated("readable events", subject, "%v", err)
-			continue
-		}
-		if before != nil && before.Last.Epoch == e.Last.Epoch && e.First != before.Last.Seq+1 {
-			// The writer may have trimmed the stream up to here since the entry before was read.
-			left, err := a.redis.XRange(ctx, a.keys.Events(p), before.Last.String(), before.Last.String()).Result()
-			if err != nil {
-				return nil, fmt.Errorf("reading the stream: %w", err)
-			}
-			if len(left) > 0 {
-				a.violated("dense events", subject, "begins with seq %d, %d expected", e.First, before.Last.Seq+1)
-			}
-		}
-		if e.Last.Compare(to.Position) <= 0 {
-			known, err := journal(ctx, a.snapshot, p, engine.Position{Epoch: e.Last.Epoch, Seq: e.Last.Seq - 1}, 1)
-			if err != nil {
-				return nil, err
-			}
-			if len(known) == 0 || !known[0].Equal(&e) {
-				a.violated("journal = stream", subject, "the journal holds no row or another one for this entry")
-			}
-		}
-		before = &e
-	}
-	return before, nil
+	return before + size, a.answers(ctx, p, r.events)
 }

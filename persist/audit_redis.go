@@ -2,7 +2,9 @@ package persist
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
 	"strconv"
 
 	"github.com/jackc/pgx/v5"
@@ -17,75 +19,137 @@ type holding struct {
 	inRedis bool  // false: it may still be on its way there
 }
 
+const (
+	selectBalances = "SELECT id, balance, in_redis FROM users WHERE id > $1 ORDER BY id LIMIT $2"
+	selectStocks   = "SELECT id, stock, in_redis FROM products WHERE id > $1 ORDER BY id LIMIT $2"
+)
+
 // balances compares every balance in Redis with Postgres.
 func (a *audit) balances(ctx context.Context) error {
-	return a.holdings(ctx, "SELECT id, balance, in_redis FROM users WHERE id > $1 ORDER BY id LIMIT $2",
-		func(chunk []holding) error {
-			byPartition := make([][]holding, a.keys.Partitions())
-			for _, h := range chunk {
-				p := a.keys.OfUser(h.id)
-				byPartition[p] = append(byPartition[p], h)
-			}
-			for p, part := range byPartition {
-				if err := a.same(ctx, p, part, "balance", a.keys.Balance, lastBalances); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+	return a.holdings(ctx, "balances", a.sum.Users, selectBalances, a.balancesAgree)
 }
 
-// stocks compares every share in Redis with Postgres: all stock lies in the home partition.
+// stocks compares every share in Redis with Postgres.
 func (a *audit) stocks(ctx context.Context) error {
-	return a.holdings(ctx, "SELECT id, stock, in_redis FROM products WHERE id > $1 ORDER BY id LIMIT $2",
-		func(chunk []holding) error {
-			for p := range a.keys.Partitions() {
-				part := make([]holding, len(chunk))
-				for i, h := range chunk {
-					if part[i] = h; a.keys.Home(h.id) != p {
-						part[i].amount = 0
-					}
-				}
-				if err := a.same(ctx, p, part, "stock", a.keys.Stock, lastStocks); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+	return a.holdings(ctx, "products", a.sum.Products, selectStocks, a.stocksAgree)
 }
 
-func (a *audit) holdings(ctx context.Context, sql string, visit func([]holding) error) error {
-	for after := int64(0); ; {
-		rows, err := a.snapshot.Query(ctx, sql, after, auditChunk)
-		if err != nil {
-			return err
-		}
-		chunk, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (h holding, err error) {
-			err = row.Scan(&h.id, &h.amount, &h.inRedis)
-			return h, err
-		})
+func (a *audit) holdings(ctx context.Context, step string, total int64, sql string, agree func(context.Context, []checkpoint, []holding) error) error {
+	for after, done := int64(0), int64(0); ; {
+		books, chunk, err := a.someHoldings(ctx, sql, after, a.chunk)
 		if err != nil || len(chunk) == 0 {
 			return err
 		}
-		after = chunk[len(chunk)-1].id
-		if err := visit(chunk); err != nil {
+		after, done = chunk[len(chunk)-1].id, done+int64(len(chunk))
+		if err := agree(ctx, books, chunk); err != nil {
 			return err
+		}
+		a.progress(Progress{step, done, total})
+	}
+}
+
+// someHoldings reads a chunk, with the checkpoints of the same snapshot. It is no older than it must be: what changes
+// between it and Redis has to be followed.
+func (a *audit) someHoldings(ctx context.Context, sql string, after int64, limit int) (books []checkpoint, chunk []holding, err error) {
+	err = pgx.BeginTxFunc(ctx, a.books.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, sql, after, limit)
+		if err != nil {
+			return err
+		}
+		chunk, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (h holding, err error) {
+			err = row.Scan(&h.id, &h.amount, &h.inRedis)
+			return h, err
+		})
+		if err != nil {
+			return err
+		}
+		books, err = readCheckpoints(ctx, tx)
+		return err
+	})
+	if err == nil && len(books) != a.keys.Partitions() {
+		err = fmt.Errorf("%d checkpoints of %d partitions", len(books), a.keys.Partitions())
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading users and products: %w", err)
+	}
+	return books, chunk, nil
+}
+
+func readCheckpoints(ctx context.Context, q querier) ([]checkpoint, error) {
+	rows, err := q.Query(ctx, "SELECT epoch, seq, events, bytes, fence FROM checkpoints ORDER BY partition")
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (c checkpoint, err error) {
+		err = row.Scan(&c.Epoch, &c.Seq, &c.events, &c.bytes, &c.fence)
+		return c, err
+	})
+}
+
+// balancesAgree compares the balances of some users with Redis.
+func (a *audit) balancesAgree(ctx context.Context, books []checkpoint, chunk []holding) error {
+	byPartition := make([][]holding, a.keys.Partitions())
+	for _, h := range chunk {
+		a.users.add(h.id)
+		p := a.keys.OfUser(h.id)
+		byPartition[p] = append(byPartition[p], h)
+	}
+	for p, part := range byPartition {
+		if err := a.same(ctx, p, books[p], part, checkRBalances, a.keys.Balance, balanceAfter); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stocksAgree compares the shares of some products with Redis: all stock lies in the home partition.
+func (a *audit) stocksAgree(ctx context.Context, books []checkpoint, chunk []holding) error {
+	for _, h := range chunk {
+		a.products.add(h.id)
+	}
+	for p := range a.keys.Partitions() {
+		part := make([]holding, len(chunk))
+		for i, h := range chunk {
+			if part[i] = h; a.keys.Home(h.id) != p {
+				part[i].amount = 0
+			}
+		}
+		if err := a.same(ctx, p, books[p], part, checkRStocks, a.keys.Stock, stockAfter); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// after tells what an event left, by user or product.
+type after func(e *engine.Event, tell func(id, amount int64))
+
+func balanceAfter(e *engine.Event, tell func(id, amount int64)) {
+	switch e.Kind {
+	case engine.Stepped:
+		if e.Balance != engine.BalanceUntouched {
+			tell(e.UserID, e.Balance)
+		}
+	case engine.Ordered, engine.Credited:
+		tell(e.UserID, e.Balance)
+	}
+}
+
+func stockAfter(e *engine.Event, tell func(id, amount int64)) {
+	switch e.Kind {
+	case engine.Restocked:
+		tell(e.ProductID, e.Stock)
+	case engine.Ordered, engine.Stepped:
+		for i, stock := range e.StocksAfter {
+			tell(e.Order.Items[i].ProductID, stock)
 		}
 	}
 }
 
-// What the ledgers say of some holdings as of a position.
-const (
-	lastBalances = `SELECT DISTINCT ON (user_id) user_id, balance_after FROM balance_ledger
-		WHERE partition = $1 AND user_id = ANY($2) AND (epoch, seq) <= ($3, $4) ORDER BY user_id, epoch DESC, seq DESC`
-	lastStocks = `SELECT DISTINCT ON (product_id) product_id, stock_after FROM stock_ledger
-		WHERE partition = $1 AND product_id = ANY($2) AND (epoch, seq) <= ($3, $4) ORDER BY product_id, epoch DESC, seq DESC`
-)
-
-// same compares amounts in Redis with the tables. On a running shop the two are read at different positions: what
-// differs is judged by the ledger as of the position at which Redis was read, once the writer has passed it.
-func (a *audit) same(ctx context.Context, p int, want []holding, what string, key func(int, int64) string, last string) error {
-	if len(want) == 0 {
+// same compares amounts in Redis with the tables. On a running shop the two are read at different positions: what differs
+// must differ by the events between them.
+func (a *audit) same(ctx context.Context, p int, books checkpoint, want []holding, check string, key func(int, int64) string, after after) error {
+	if len(want) == 0 || a.doors[p].skip {
 		return nil
 	}
 	keys := make([]string, len(want))
@@ -96,50 +160,85 @@ func (a *audit) same(ctx context.Context, p int, want []holding, what string, ke
 	if err != nil {
 		return err
 	}
-	differ := map[int64]string{}
-	var ids []int64
+	a.looked(check, int64(len(keys)))
+	held, amounts := map[int64]string{}, map[int64]int64{} // of those that differ
 	for i, h := range want {
 		text, found := values[i].(string)
 		if !found && !h.inRedis {
 			continue
 		}
 		if text != strconv.FormatInt(h.amount, 10) {
-			differ[h.id] = text
-			ids = append(ids, h.id)
+			held[h.id], amounts[h.id] = text, h.amount
 		}
 	}
-	if len(ids) == 0 {
+	if len(held) == 0 {
 		return nil
 	}
-	if err := a.passed(ctx, p, at.Mark); err != nil {
+	if err := a.follow(ctx, p, books, at.Mark, after, amounts); err != nil {
 		return err
 	}
-	ledger, err := a.ledger(ctx, last, p, ids, at.Position)
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
-		if text := differ[id]; text != strconv.FormatInt(ledger[id], 10) {
+	for id, amount := range amounts {
+		if text := held[id]; text != strconv.FormatInt(amount, 10) {
 			if text == "" {
 				text = "missing"
 			}
-			a.violated(what+" in Redis = Postgres", key(p, id), "is %s, the ledger says %d at %v", text, ledger[id], at.Position)
+			a.violated(check, key(p, id), "is %s, the books say %d at %v", text, amount, at.Position)
 		}
 	}
 	return nil
 }
 
-// ledger reads outside the snapshot, which may be older than the position.
-func (a *audit) ledger(ctx context.Context, sql string, p int, ids []int64, at engine.Position) (map[int64]int64, error) {
-	rows, err := a.books.pool.Query(ctx, sql, p, ids, at.Epoch, at.Seq)
-	if err != nil {
-		return nil, fmt.Errorf("reading the ledger: %w", err)
-	}
-	amounts := map[int64]int64{}
-	var id, amount int64
-	_, err = pgx.ForEachRow(rows, []any{&id, &amount}, func() error {
-		amounts[id] = amount
+// followMax is how many events a comparison of a whole audit follows from the books to Redis.
+const followMax = 1_000_000
+
+// follow brings amounts from where the books were read to where Redis was, event by event.
+func (a *audit) follow(ctx context.Context, p int, from checkpoint, to engine.Mark, after after, amounts map[int64]int64) error {
+	switch {
+	case to.Events < from.events:
+		return errTurned
+	case to.Events-from.events > a.followed:
+		return fmt.Errorf("the writer of partition %d is %d events behind", p, to.Events-from.events)
+	case to.Events == from.events:
 		return nil
+	}
+	if err := a.passed(ctx, p, to); err != nil {
+		return err
+	}
+	return a.behind(ctx, a.books.pool, p, from.Position, to.Position, func(e *engine.Event) {
+		after(e, func(id, amount int64) {
+			if _, asked := amounts[id]; asked {
+				amounts[id] = amount
+			}
+		})
 	})
-	return amounts, err
+}
+
+// endOfJournal is behind every position.
+var endOfJournal = engine.Position{Epoch: math.MaxInt64}
+
+// behind visits the events of the journal from behind one position up to another. What cannot be read is left out: the
+// walk over the journal names it.
+func (a *audit) behind(ctx context.Context, q querier, p int, from, to engine.Position, visit func(*engine.Event)) error {
+	for {
+		entries, err := journal(ctx, q, p, from, streamChunk)
+		if err != nil {
+			return err
+		}
+		for i := range entries {
+			if entries[i].Last.Compare(to) > 0 {
+				return nil
+			}
+			events, err := entries[i].Events()
+			if errors.Is(err, engine.ErrNewer) {
+				return err
+			}
+			for j := range events {
+				visit(&events[j])
+			}
+			from = entries[i].Last
+		}
+		if len(entries) < streamChunk {
+			return nil
+		}
+	}
 }

@@ -17,39 +17,50 @@ import (
 // windowMinutes is how many minutes of sales count in the top five, the current one included.
 const windowMinutes = int64(engine.Window / time.Minute)
 
-// soldAsOf is what was sold and not given back by minute and product, as of a position. A refund counts in the minute of
-// the sale.
-const soldAsOf = `
-	SELECT floor(extract(epoch FROM s.at) / 60)::bigint, i.product_id, sum(i.quantity)::bigint
-	FROM balance_ledger s JOIN order_items i ON i.order_id = s.ref_id
-	WHERE s.partition = $1 AND s.kind = 'order' AND s.at >= to_timestamp($4::bigint * 60) AND s.at < to_timestamp($5::bigint * 60)
-		AND (s.epoch, s.seq) <= ($2, $3)
-		AND NOT EXISTS (SELECT FROM balance_ledger r WHERE r.partition = $1 AND r.kind = 'refund' AND r.ref_id = s.ref_id
-			AND (r.epoch, r.seq) <= ($2, $3))
-	GROUP BY 1, 2 ORDER BY 1`
+// What was sold and not given back, as of a position. A refund counts in the minute of the sale.
+const (
+	soldAsOf = ` FROM balance_ledger s JOIN order_items i ON i.order_id = s.ref_id
+		WHERE s.partition = $1 AND s.kind = 'order' AND s.at >= to_timestamp($4::bigint * 60) AND s.at < to_timestamp($5::bigint * 60)
+			AND (s.epoch, s.seq) <= ($2, $3)
+			AND NOT EXISTS (SELECT FROM balance_ledger r WHERE r.partition = $1 AND r.kind = 'refund' AND r.ref_id = s.ref_id
+				AND (r.epoch, r.seq) <= ($2, $3))`
+	soldByMinute = `SELECT floor(extract(epoch FROM s.at) / 60)::bigint, i.product_id, sum(i.quantity)::bigint` + soldAsOf +
+		` GROUP BY 1, 2 ORDER BY 1`
+	soldByProduct = `SELECT 0::bigint, i.product_id, sum(i.quantity)::bigint` + soldAsOf +
+		` AND ($6::bigint[] IS NULL OR i.product_id = ANY($6)) GROUP BY 2`
+)
 
 // minuteMax is beyond any minute.
 const minuteMax = int64(1) << 32
 
-// soldBetween visits the minutes from one to before another in which something was sold, each with its units by
-// product, as of a position.
-func (a *audit) soldBetween(ctx context.Context, p int, at engine.Position, from, to int64, visit func(minute int64, units map[int64]int64) error) error {
+// sold visits the rows of one of the queries.
+func (a *audit) sold(ctx context.Context, sql string, visit func(minute, product, units int64) error, args ...any) error {
 	tx, err := a.books.pool.BeginTx(ctx, pgx.TxOptions{AccessMode: pgx.ReadOnly})
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // it only read
 	// It goes over the whole ledger, which may be too new to have statistics: a nested loop would be quadratic.
-	if _, err := tx.Exec(ctx, "SET LOCAL enable_nestloop = off"); err != nil {
+	if _, err := tx.Exec(ctx, auditSettings+"; SET LOCAL enable_nestloop = off"); err != nil {
 		return err
 	}
-	rows, err := tx.Query(ctx, soldAsOf, p, at.Epoch, at.Seq, from, to)
+	rows, err := tx.Query(ctx, sql, args...)
 	if err != nil {
 		return fmt.Errorf("reading what was sold: %w", err)
 	}
 	var minute, product, units int64
+	_, err = pgx.ForEachRow(rows, []any{&minute, &product, &units}, func() error { return visit(minute, product, units) })
+	if err != nil {
+		return fmt.Errorf("reading what was sold: %w", err)
+	}
+	return nil
+}
+
+// soldBetween visits the minutes from one to before another in which something was sold, each with its units by
+// product, as of a position.
+func (a *audit) soldBetween(ctx context.Context, p int, at engine.Position, from, to int64, visit func(minute int64, units map[int64]int64) error) error {
 	last, all := int64(-1), map[int64]int64{}
-	_, err = pgx.ForEachRow(rows, []any{&minute, &product, &units}, func() error {
+	err := a.sold(ctx, soldByMinute, func(minute, product, units int64) error {
 		if minute != last && len(all) > 0 {
 			if err := visit(last, all); err != nil {
 				return err
@@ -58,19 +69,19 @@ func (a *audit) soldBetween(ctx context.Context, p int, at engine.Position, from
 		}
 		last, all[product] = minute, units
 		return nil
-	})
+	}, p, at.Epoch, at.Seq, from, to)
 	if err == nil && len(all) > 0 {
 		err = visit(last, all)
 	}
-	if err != nil {
-		return fmt.Errorf("reading what was sold: %w", err)
-	}
-	return nil
+	return err
 }
 
 // sales compares the running totals and the minutes of the top five with the books.
 func (a *audit) sales(ctx context.Context) error {
 	for p := range a.keys.Partitions() {
+		if a.doors[p].skip {
+			continue
+		}
 		if err := a.totals(ctx, p); err != nil {
 			return err
 		}
@@ -85,72 +96,14 @@ func (a *audit) sales(ctx context.Context) error {
 // to be rolled out, but counts for nothing.
 func (m *meta) window() int64 { return max(m.rolled+1, m.minute-windowMinutes+1) }
 
-// totals compares a partition's running totals with the books. They are the sum of the hashes of all minutes that are
-// not rolled out yet: those before the window are taken from Redis itself.
-func (a *audit) totals(ctx context.Context, p int) error {
-	before, err := a.at(ctx, p, func(redis.Pipeliner) {})
-	if err != nil || before.rolled == 0 {
-		return err
-	}
-	var head *redis.ZSliceCmd
-	var out []*redis.MapStringStringCmd
-	var at meta
-	for round := 0; ; round++ {
-		at, err = a.at(ctx, p, func(pipe redis.Pipeliner) {
-			head = pipe.ZRangeWithScores(ctx, a.keys.Top(p), 0, -1)
-			out = out[:0]
-			for m := before.rolled; m < before.window(); m++ {
-				out = append(out, pipe.HGetAll(ctx, a.keys.Sold(p, m)))
-			}
-		})
-		if err != nil {
-			return err
-		}
-		if at.rolled == before.rolled && at.window() == before.window() {
-			break
-		}
-		if before = at; round == 100 {
-			return fmt.Errorf("the top five of partition %d never stand still", p)
-		}
-	}
-	differ := map[int64]int64{} // units in Redis less those of the books
-	for _, z := range head.Val() {
-		member, _ := z.Member.(string)
-		id, err := strconv.ParseInt(member, 10, 64)
-		if err != nil || len(member) != 16 {
-			a.violated("top five = Postgres", a.keys.Top(p), "holds %q, which is no product", member)
-			continue
-		}
-		differ[id] -= int64(z.Score)
-	}
-	for _, minute := range out {
-		for id, units := range unitsOf(minute.Val()) {
-			differ[id] -= units
-		}
-	}
-	if err := a.passed(ctx, p, at.Mark); err != nil {
-		return err
-	}
-	err = a.soldBetween(ctx, p, at.Position, at.window(), minuteMax, func(_ int64, units map[int64]int64) error {
-		for id, n := range units {
-			differ[id] -= n
-		}
-		return nil
-	})
-	for id, n := range differ {
-		if n != 0 && err == nil {
-			a.violated("top five = Postgres", fmt.Sprintf("%s product %d", a.keys.Top(p), id), "counts %d units more than were sold in the window, at %v", n, at.Position)
-		}
-	}
-	return err
-}
-
-// minutesChunk is how many minutes are looked at together.
-const minutesChunk = 60
+const (
+	minutesChunk      = 60     // minutes looked at together
+	minutesProductsMx = 50_000 // products of theirs, from which on there are fewer minutes
+)
 
 // minutes compares the minutes of the window in which the books know of sales with Redis.
 func (a *audit) minutes(ctx context.Context, p int) error {
-	now, err := a.at(ctx, p, func(redis.Pipeliner) {})
+	now, err := a.at(ctx, p, nil)
 	if err != nil || now.rolled == 0 {
 		return err
 	}
@@ -158,7 +111,7 @@ func (a *audit) minutes(ctx context.Context, p int) error {
 	if err != nil {
 		return err
 	}
-	chunk, suspects := map[int64]map[int64]int64{}, []int64(nil)
+	chunk, products, suspects := map[int64]map[int64]int64{}, 0, []int64(nil)
 	look := func() error {
 		if len(chunk) == 0 {
 			return nil
@@ -167,17 +120,20 @@ func (a *audit) minutes(ctx context.Context, p int) error {
 		if err != nil {
 			return err
 		}
+		a.looked(checkTop, int64(len(chunk)))
 		for minute, units := range chunk {
 			if !maps.Equal(held[minute], units) {
 				suspects = append(suspects, minute)
 			}
 		}
 		clear(chunk)
+		products = 0
 		return nil
 	}
 	err = a.soldBetween(ctx, p, to.Position, now.window(), minuteMax, func(minute int64, units map[int64]int64) error {
 		a.minutesSeen[p].add(minute)
-		if chunk[minute] = units; len(chunk) < minutesChunk {
+		chunk[minute] = units
+		if products += len(units); len(chunk) < minutesChunk && products < minutesProductsMx {
 			return nil
 		}
 		return look()
@@ -224,7 +180,7 @@ func (a *audit) minutesAgree(ctx context.Context, p int, minutes []int64) error 
 		}
 		for minute, units := range want {
 			if minute >= at.window() && !maps.Equal(held[minute], units) {
-				a.violated("top five = Postgres", a.keys.Sold(p, minute), "holds units by product %v, the books say %v at %v", held[minute], units, at.Position)
+				a.violated(checkTop, a.keys.Sold(p, minute), "holds units by product %v, the books say %v at %v", held[minute], units, at.Position)
 			}
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"stampede/engine"
@@ -41,6 +42,7 @@ type Books struct {
 	lag      engine.Shared[Lag]
 	log      *slog.Logger
 	keep     retention
+	lost     prometheus.Counter
 }
 
 // Open connects to Postgres and migrates its schema. partitions is what the deployment will have where it has none
@@ -90,7 +92,7 @@ func open(ctx context.Context, url string, partitions int, log *slog.Logger, pre
 	if pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
 		return nil, fmt.Errorf("opening Postgres: %w", err)
 	}
-	return &Books{pool: pool, log: log, keep: retention{keepEvents, letGoMin}}, nil
+	return &Books{pool: pool, log: log, keep: retention{keepEvents, letGoMin}, lost: newLostCounter()}, nil
 }
 
 // poolSpare is how many connections there are beside those of the writers. Requests wait for one; Postgres itself
@@ -218,7 +220,9 @@ func (b *Books) Bind(ctx context.Context, client redis.UniversalClient, partitio
 		return 0, refused("Redis has %d partitions and Postgres %d: one of them was changed by hand", inRedis.Partitions, here.Partitions)
 	case booksHave && partitions != 0 && partitions != here.Partitions:
 		return 0, refused("these books have %d partitions, not %d: drop --partitions, or rebuild with stampede restore", here.Partitions, partitions)
-	case redisHas:
+	case redisHas && inRedis.Restoring && !restoring:
+		return 0, errHalfRestored
+	case redisHas && !restoring:
 		return here.Partitions, nil
 	case booksHave:
 		var sold bool
@@ -234,6 +238,7 @@ func (b *Books) Bind(ctx context.Context, client redis.UniversalClient, partitio
 			return 0, err
 		}
 	}
+	here.Restoring = restoring
 	if err := engine.ClaimRedis(ctx, client, here); err != nil {
 		return 0, redisConnectError(err)
 	}
@@ -241,6 +246,8 @@ func (b *Books) Bind(ctx context.Context, client redis.UniversalClient, partitio
 }
 
 var errEmptyRedis = refused("Redis is empty, but Postgres holds the books of a shop: run `stampede restore` to rebuild Redis from them, or correct the Redis URL")
+
+var errHalfRestored = refused("a restore of this Redis was begun and not finished: run `stampede restore` again, or correct the Redis URL")
 
 // found writes the deployment and its partitions' checkpoints.
 func (b *Books) found(ctx context.Context, d engine.Deployment) error {

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"stampede/cmd/shop"
 	"stampede/cmd/shop/shoptest"
 	"stampede/cmd/stack"
@@ -157,20 +159,15 @@ func restart(t *testing.T, s *shoptest.Shop, between func()) {
 	awaitOpen(t, s)
 }
 
-// A first replica gives its master a new replication id: the door shuts, and opens again in the same epoch.
-func TestDoor_FirstReplicaIsAFalseAlarm(t *testing.T) {
-	s, _ := start(t, shop.Config{})
-	user, product := s.User(1_000_000), s.Product(100, 1000)
-	before, err := s.Engine.Look(t.Context(), 0)
+// replica runs a replica of a shop's Redis until the test ends.
+func replica(t *testing.T, s *shoptest.Shop) (server *stack.Stack, client redis.UniversalClient) {
+	t.Helper()
+	server = stacktest.Start(t, stack.Options{NoPostgres: true})
+	client, err := engine.Connect(engine.Redis{URL: server.RedisURL()}, 4, 5*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
-	replica := stacktest.Start(t, stack.Options{NoPostgres: true})
-	client, err := engine.Connect(engine.Redis{URL: replica.RedisURL()}, 1, 5*time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close() //nolint:errcheck // nothing is pending
+	t.Cleanup(func() { _ = client.Close() })
 	master, err := url.Parse(s.Stack.RedisURL())
 	if err != nil {
 		t.Fatal(err)
@@ -186,6 +183,18 @@ func TestDoor_FirstReplicaIsAFalseAlarm(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	return server, client
+}
+
+// A first replica gives its master a new replication id: the door shuts, and opens again in the same epoch.
+func TestDoor_FirstReplicaIsAFalseAlarm(t *testing.T) {
+	s, _ := start(t, shop.Config{})
+	user, product := s.User(1_000_000), s.Product(100, 1000)
+	before, err := s.Engine.Look(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, client := replica(t, s)
 	var after engine.DoorView
 	for deadline := time.Now().Add(20 * time.Second); !after.Standing || after.Node == before.Node; time.Sleep(5 * time.Millisecond) {
 		if after, err = s.Engine.Look(t.Context(), 0); err != nil {

@@ -307,18 +307,7 @@ func TestRestore_EqualsWhatStoodInRedis(t *testing.T) {
 			s.Stop()
 			s.Redis.FlushAll(t.Context())
 
-			restored, err := shop.Open(t.Context(), shop.Config{
-				Redis: engine.Redis{URL: s.Stack.RedisURL()}, PostgresURL: s.Stack.PostgresURL(), Restore: true, NoWriter: true, Hold: 10 * time.Minute,
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := restored.Engine.AwaitReady(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			if err := restored.Close(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			restore(t, s)
 			after := dump(t, s)
 			want, got := withoutGone(t, before, after), withoutGone(t, after, before)
 			for key, value := range want {

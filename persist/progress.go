@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"stampede/engine"
 )
 
@@ -48,15 +50,35 @@ func (p *progress) readCheckpoints(ctx context.Context) (events []int64, err err
 
 // await returns once the tables hold every event of a partition that Redis held when it was called.
 func (p *progress) await(ctx context.Context, partition int) error {
+	return p.awaitEach(ctx, partition)
+}
+
+// awaitAll is await for all partitions.
+func (p *progress) awaitAll(ctx context.Context) error {
+	all := make([]int, len(p.doors))
+	for i := range all {
+		all[i] = i
+	}
+	return p.awaitEach(ctx, all...)
+}
+
+func (p *progress) awaitEach(ctx context.Context, partitions ...int) error {
 	ctx, cancel := context.WithTimeout(ctx, progressWait)
 	defer cancel()
-	until, err := p.held(ctx, partition)
-	if err != nil {
+	until := make([]int64, len(partitions))
+	looks, looking := errgroup.WithContext(ctx)
+	for i, partition := range partitions {
+		looks.Go(func() (err error) {
+			until[i], err = p.held(looking, partition)
+			return err
+		})
+	}
+	if err := looks.Wait(); err != nil {
 		return err
 	}
 	for wait := progressPause; ; wait = min(2*wait, progressPauseMx) {
 		events, err := p.checkpoints.Do(ctx, progressWait, p.readCheckpoints)
-		if err == nil && events[partition] >= until {
+		if err == nil && reached(events, partitions, until) {
 			return nil
 		}
 		if ctx.Err() == nil {
@@ -69,4 +91,14 @@ func (p *progress) await(ctx context.Context, partition int) error {
 			return fmt.Errorf("%w: the writer is behind: what was answered just now is not in Postgres yet", engine.ErrOverloaded)
 		}
 	}
+}
+
+// reached tells whether each of some partitions has as many events as it should.
+func reached(events []int64, partitions []int, until []int64) bool {
+	for i, partition := range partitions {
+		if events[partition] < until[i] {
+			return false
+		}
+	}
+	return true
 }

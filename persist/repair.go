@@ -22,11 +22,6 @@ func (b *Books) Repair(ctx context.Context, partition int) error {
 	return b.repair(ctx, partition, false)
 }
 
-// Restore builds a partition of an empty Redis from the books and opens it.
-func (b *Books) Restore(ctx context.Context, partition int) error {
-	return b.repair(ctx, partition, true)
-}
-
 func (b *Books) repair(ctx context.Context, partition int, restoring bool) error {
 	conn, err := b.pool.Acquire(ctx)
 	if err != nil {
@@ -50,6 +45,11 @@ func (b *Books) repair(ctx context.Context, partition int, restoring bool) error
 		return fmt.Errorf("%w: the server is a replica", engine.ErrUnavailable)
 	}
 	r := repair{books: b, conn: conn, partition: partition, restoring: restoring, token: rand.Text()}
+	if !restoring {
+		if err := r.unrivaled(ctx, found); err != nil {
+			return err
+		}
+	}
 	if found, err = r.claim(ctx, found); err != nil || found.Standing {
 		return err
 	}
@@ -57,6 +57,7 @@ func (b *Books) repair(ctx context.Context, partition int, restoring bool) error
 	if err != nil {
 		return err
 	}
+	r.tellLost()
 	if same {
 		return r.move(ctx, found, found.Epoch, found.Base, true)
 	}
@@ -71,6 +72,7 @@ type repair struct {
 	restoring bool
 	token     string // keeps out what earlier repairs still have on their way to Redis
 
+	lost  []Loss          // what it had to give up of epochs that had ended
 	found engine.DoorView // after the replay
 	epoch int64           // the new one
 	base  int64           // events before it
@@ -95,15 +97,20 @@ func (r *repair) claim(ctx context.Context, found engine.DoorView) (engine.DoorV
 }
 
 // mayBegin refuses a partition of Redis that is empty although the books know of events, or although it was in use:
-// only one that was never opened may begin from nothing.
+// only one that was never opened may begin from nothing. What a restore has begun is for a restore to finish.
 func (r *repair) mayBegin(ctx context.Context) error {
 	at, err := readCheckpoint(ctx, r.conn, r.partition, "")
-	if err != nil || at.fence == 0 {
-		return err
-	}
-	founded, err := r.books.engine.Founded(ctx)
 	if err != nil {
 		return err
+	}
+	found, founded, err := r.books.engine.Founded(ctx)
+	switch {
+	case err != nil:
+		return err
+	case found.Restoring:
+		return errHalfRestored
+	case at.fence == 0:
+		return nil
 	}
 	if at.events > 0 || !founded {
 		return errEmptyRedis
@@ -130,6 +137,9 @@ func (r *repair) compare(ctx context.Context, found engine.DoorView) (same bool,
 		last := found.Position
 		r.found, r.base = found, found.Events()
 		if found.Compare(at.Position) < 0 {
+			if err := r.wentAstray(ctx, tx, found); err != nil {
+				return err
+			}
 			last, r.base = at.Position, at.events
 			if err := r.replay(ctx, tx, at); err != nil {
 				return err
@@ -188,7 +198,10 @@ func (r *repair) letsGo() bool {
 
 // enterEpoch writes the ends of earlier epochs and the new one. An epoch that a repair named and never opened ended
 // at 0.
-func (r *repair) enterEpoch(ctx context.Context, tx pgx.Tx, last engine.Position) error {
+func (r *repair) enterEpoch(ctx context.Context, tx pgx.Tx, last engine.Position) (err error) {
+	if r.lost, err = cutBack(ctx, tx, r.partition, last); err != nil {
+		return err
+	}
 	b := &pgx.Batch{}
 	b.Queue("UPDATE epochs SET last_seq = $3 WHERE partition = $1 AND epoch = $2", r.partition, last.Epoch, last.Seq)
 	b.Queue("UPDATE epochs SET last_seq = 0 WHERE partition = $1 AND epoch > $2", r.partition, last.Epoch)
@@ -244,7 +257,8 @@ func (r *repair) move(ctx context.Context, found engine.DoorView, epoch, base in
 
 const peopleChunk = 10_000
 
-// people opens accounts that Redis may have lost: opening one leaves no event, so there is no position to go by.
+// people opens accounts that Redis may have lost: opening one leaves no event, so there is no position to go by. Most
+// stand: a look at many costs less than opening each again.
 func (r *repair) people(ctx context.Context) error {
 	e := r.books.engine
 	for after := int64(0); ; {
@@ -266,7 +280,11 @@ func (r *repair) people(ctx context.Context) error {
 				mine = append(mine, id)
 			}
 		}
-		if err := e.EnrollBehind(r.partition, r.epoch, mine); err != nil {
+		enrolled, err := e.Enrolled(ctx, r.partition, mine)
+		if err == nil && !enrolled {
+			err = e.EnrollBehind(r.partition, r.epoch, mine)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"stampede/cmd/shop"
 	"stampede/engine"
+	"stampede/persist"
 )
 
 // restart kills Redis, cuts bytes off the end of its AOF as a power cut would, and waits until it sells again: what was
@@ -75,17 +76,11 @@ func (w *world) restore() {
 	if err := w.Redis.FlushAll(ctx).Err(); err != nil {
 		w.t.Fatal(err)
 	}
-	restored, err := shop.Open(ctx, shop.Config{
-		Redis: engine.Redis{URL: w.Stack.RedisURL()}, PostgresURL: w.Stack.PostgresURL(), Restore: true, NoWriter: true,
+	err := shop.Restore(ctx, shop.Config{
+		Redis: engine.Redis{URL: w.Stack.RedisURL()}, PostgresURL: w.Stack.PostgresURL(),
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
-	})
+	}, &persist.RestoreProgress{})
 	if err != nil {
-		w.t.Fatalf("restore: %v", err)
-	}
-	if err := restored.Engine.AwaitReady(ctx); err != nil {
-		w.t.Fatalf("restore: %v", err)
-	}
-	if err := restored.Close(ctx); err != nil {
 		w.t.Fatalf("restore: %v", err)
 	}
 	w.Reopen()

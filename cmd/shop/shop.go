@@ -24,7 +24,6 @@ type Config struct {
 	PostgresURL string
 	Partitions  int  // 0: as the books say, 1 for new ones
 	NoWriter    bool // another process writes
-	Restore     bool // build an empty Redis from the books instead of refusing it
 
 	Hold             time.Duration // how long an unpaid order holds its stock
 	RefundWindow     time.Duration // how long a buyer may give a paid order back
@@ -37,9 +36,10 @@ type Config struct {
 
 // Shop is a running one.
 type Shop struct {
-	Engine *engine.Engine
-	Books  *persist.Books
-	Writer *persist.Writer // nil where another process writes
+	Engine  *engine.Engine
+	Books   *persist.Books
+	Writer  *persist.Writer  // nil where another process writes
+	Sampler *persist.Sampler // ditto
 
 	log        *slog.Logger
 	stopWriter context.CancelFunc
@@ -83,7 +83,7 @@ func (s *Shop) start(ctx context.Context, c Config) (err error) {
 		return fmt.Errorf("%w: %w", persist.ErrRefused, err)
 	}
 	defer probe.Close() //nolint:errcheck // nothing is pending
-	partitions, err := s.Books.Bind(ctx, probe, c.Partitions, c.Restore)
+	partitions, err := s.Books.Bind(ctx, probe, c.Partitions, false)
 	if err != nil {
 		return err
 	}
@@ -97,7 +97,8 @@ func (s *Shop) start(ctx context.Context, c Config) (err error) {
 		}
 		c.BacklogCap = memory / 4 / int64(partitions)
 	}
-	node, err := s.Books.LeaseNode(ctx, holder())
+	name := holder()
+	node, err := s.Books.LeaseNode(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -111,14 +112,13 @@ func (s *Shop) start(ctx context.Context, c Config) (err error) {
 			_ = client.Close()
 		}
 	}()
-	repair := s.Books.Repair
-	if c.Restore {
-		repair = s.Books.Restore
-	}
 	s.Engine, err = engine.New(engine.Config{
 		Redis: client, Partitions: partitions, Node: node.Number, OperationTimeout: c.OperationTimeout,
-		BacklogCap: c.BacklogCap, Log: c.Log, Metrics: c.Metrics, Repair: repair,
-		Hold: c.Hold, RefundWindow: c.RefundWindow, Archive: s.Books.Order,
+		BacklogCap: c.BacklogCap, Log: c.Log, Metrics: c.Metrics, Repair: s.Books.Repair,
+		Hold: c.Hold, RefundWindow: c.RefundWindow, Archive: s.Books.Order, Fences: s.Books.Fences,
+		Ended: func(ctx context.Context, partition int, a engine.Acknowledged) error {
+			return s.Books.Ended(ctx, partition, a, name)
+		},
 	})
 	if err != nil {
 		return err
@@ -130,6 +130,7 @@ func (s *Shop) start(ctx context.Context, c Config) (err error) {
 			return err
 		}
 		s.Writer = persist.NewWriter(s.Books, stream)
+		s.Sampler = persist.NewSampler(s.Books, client)
 	}
 	if err := s.register(c.Metrics); err != nil {
 		return err
@@ -137,9 +138,11 @@ func (s *Shop) start(ctx context.Context, c Config) (err error) {
 	if s.Writer != nil {
 		s.spawn(&s.stopWriter, &s.writer, s.Writer.Run)
 	}
-	s.spawn(&s.stopRest, &s.rest,
-		func(ctx context.Context) { node.Keep(ctx, s.Engine.SetNode) },
-		s.Books.KeepSynced)
+	rest := []func(context.Context){func(ctx context.Context) { node.Keep(ctx, s.Engine.SetNode) }, s.Books.KeepSynced}
+	if s.Sampler != nil {
+		rest = append(rest, s.Sampler.Run)
+	}
+	s.spawn(&s.stopRest, &s.rest, rest...)
 	s.Engine.Start()
 	return nil
 }
@@ -149,9 +152,9 @@ func (s *Shop) register(metrics prometheus.Registerer) error {
 	if metrics == nil {
 		return nil
 	}
-	err := metrics.Register(s.Books.PoolCollector())
+	err := errors.Join(metrics.Register(s.Books.PoolCollector()), metrics.Register(s.Books.LostCounter()))
 	if s.Writer != nil {
-		err = errors.Join(err, metrics.Register(s.Writer))
+		err = errors.Join(err, metrics.Register(s.Writer), metrics.Register(s.Sampler))
 	}
 	return err
 }

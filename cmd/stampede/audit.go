@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"stampede/engine"
@@ -39,7 +42,7 @@ func (a *auditCommand) Run(c *console) error {
 		}
 		from, postgresURL = engine.Redis{URL: env.redisURL}, env.postgresURL
 	}
-	found := findings{console: c, asJSON: a.JSON, Violations: []persist.Violation{}}
+	found := &findings{console: c, asJSON: a.JSON, Violations: []persist.Violation{}, Losses: []persist.Loss{}}
 	if err := found.audit(c.interrupts.stop, from, postgresURL); err != nil {
 		if !given {
 			return fmt.Errorf("%w (does `stampede up` run in %s?)", err, a.DataDir)
@@ -53,10 +56,13 @@ func (a *auditCommand) Run(c *console) error {
 type findings struct {
 	console *console
 	asJSON  bool
+	live    bool // progress is told
+	at      atomic.Pointer[persist.Progress]
 
 	OK         bool                `json:"ok"`
 	Summary    persist.Summary     `json:"summary"`
 	Violations []persist.Violation `json:"violations"`
+	Losses     []persist.Loss      `json:"losses"` // no violations: the books close without what was lost
 }
 
 // audit looks. It goes by the deployment that Redis names, so that nothing is founded or claimed on the way.
@@ -86,14 +92,41 @@ func (f *findings) audit(ctx context.Context, from engine.Redis, postgresURL str
 		return err
 	}
 	books.Attach(unstarted)
-	f.Summary, err = books.Audit(ctx, client, f.note)
+	told := f.watch()
+	f.Summary, err = books.WatchedAudit(ctx, client, f.note, func(p persist.Progress) { f.at.Store(&p) })
+	told()
+	if err == nil {
+		f.Losses, err = books.Losses(ctx)
+	}
 	if err != nil && strings.Contains(err.Error(), "NOPERM") {
 		return unreadable(err)
 	}
 	return err
 }
 
+// watch tells on a terminal how far the audit is, until stop is called.
+func (f *findings) watch() (stop func()) {
+	if f.live = isTerminal(os.Stderr); !f.live {
+		return func() {}
+	}
+	return tellLines(os.Stderr, true, func(time.Duration) string { return "Auditing: " + auditProgress(f.at.Load()) })
+}
+
+// auditProgress names the step and how far it is.
+func auditProgress(p *persist.Progress) string {
+	switch {
+	case p == nil:
+		return "beginning"
+	case p.Total == 0:
+		return p.Step
+	}
+	return fmt.Sprintf("%s %d%%", p.Step, min(100, 100*p.Done/p.Total))
+}
+
 func (f *findings) note(v persist.Violation) {
+	if f.live {
+		_, _ = io.WriteString(os.Stderr, "\r\x1b[K") // it is written on the line of the progress otherwise
+	}
 	if !f.asJSON {
 		// An audit whose output nobody reads still ends in its exit code.
 		_, _ = fmt.Fprintf(f.console.out, "%s: %s: %s\n", v.Check, v.Subject, v.Detail)
@@ -109,15 +142,31 @@ func (f *findings) conclude() error {
 	if f.asJSON {
 		err = json.NewEncoder(f.console.out).Encode(f)
 	} else {
-		s, verdict := f.Summary, "all holds"
-		if !f.OK {
-			verdict = fmt.Sprintf("%d violation(s)", s.Violations)
+		for i := range f.Losses {
+			_, _ = fmt.Fprintln(f.console.out, &f.Losses[i])
 		}
-		_, err = fmt.Fprintf(f.console.out, "Audited %d events, %d users, %d products, %d orders: %s.\n",
-			s.Events, s.Users, s.Products, s.Orders, verdict)
+		err = f.summarize()
 	}
 	if err == nil && !f.OK {
 		err = errViolations
 	}
+	return err
+}
+
+// summarize prints what was checked, a line a check, and the verdict.
+func (f *findings) summarize() error {
+	for _, c := range f.Summary.Checks {
+		verdict := "holds"
+		if c.Violations > 0 {
+			verdict = fmt.Sprintf("%d violation(s)", c.Violations)
+		}
+		_, _ = fmt.Fprintf(f.console.out, "%12d looked at  %s: %s\n", c.Rows, c.Check, verdict)
+	}
+	s, verdict := f.Summary, "all holds"
+	if !f.OK {
+		verdict = fmt.Sprintf("%d violation(s)", s.Violations)
+	}
+	_, err := fmt.Fprintf(f.console.out, "Audited %d events, %d users, %d products, %d orders: %s.\n",
+		s.Events, s.Users, s.Products, s.Orders, verdict)
 	return err
 }

@@ -53,6 +53,7 @@ func registerAll(registry prometheus.Registerer, all ...prometheus.Collector) er
 type lagCollector struct {
 	measure              func(context.Context) (persist.Lag, error)
 	events, age, backlog *prometheus.Desc
+	quarantined          *prometheus.Desc
 	failures             prometheus.Counter
 }
 
@@ -65,6 +66,8 @@ func newLagCollector(measure func(context.Context) (persist.Lag, error)) *lagCol
 			"Age of the oldest event that Postgres lacks, by the clock of Redis, measured now; 0 when it lacks none. Worry above 60.", nil, nil),
 		backlog: prometheus.NewDesc("stampede_backlog_used_ratio",
 			"Share of its cap that the backlog of events uses, in the fullest partition, measured now. Worry above 0.5: at 1 orders are answered 503.", nil, nil),
+		quarantined: prometheus.NewDesc("stampede_quarantined_events",
+			"Events of which nothing could be derived, measured now. Worry at any: see the table quarantine, and run `stampede rebuild-reports` once the cause is gone.", nil, nil),
 		failures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "stampede_writer_lag_failures_total",
 			Help: "Times that the writer's lag could not be measured, and its samples were left out. Worry when it climbs: Redis or Postgres does not answer.",
@@ -77,6 +80,7 @@ func (c *lagCollector) Describe(descs chan<- *prometheus.Desc) {
 	descs <- c.events
 	descs <- c.age
 	descs <- c.backlog
+	descs <- c.quarantined
 	c.failures.Describe(descs)
 }
 
@@ -88,6 +92,7 @@ func (c *lagCollector) Collect(samples chan<- prometheus.Metric) {
 	if err == nil {
 		samples <- prometheus.MustNewConstMetric(c.events, prometheus.GaugeValue, float64(lag.Events))
 		samples <- prometheus.MustNewConstMetric(c.backlog, prometheus.GaugeValue, lag.Backlog)
+		samples <- prometheus.MustNewConstMetric(c.quarantined, prometheus.GaugeValue, float64(lag.Quarantined))
 	}
 	if err == nil && lag.Age != persist.AgeUnknown {
 		samples <- prometheus.MustNewConstMetric(c.age, prometheus.GaugeValue, lag.Age.Seconds())

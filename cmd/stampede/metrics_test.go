@@ -74,6 +74,11 @@ var exposed = map[string]dto.MetricType{
 	"stampede_writer_batch_duration_seconds":         dto.MetricType_HISTOGRAM,
 	"stampede_writer_interruptions_total":            dto.MetricType_COUNTER,
 	"stampede_writer_orders_let_go_total":            dto.MetricType_COUNTER,
+	"stampede_writer_quarantined_events_total":       dto.MetricType_COUNTER,
+	"stampede_quarantined_events":                    dto.MetricType_GAUGE,
+	"stampede_audit_violations":                      dto.MetricType_GAUGE,
+	"stampede_audit_samples_total":                   dto.MetricType_COUNTER,
+	"stampede_audit_skipped_total":                   dto.MetricType_COUNTER,
 	"stampede_redis_pool_connections":                dto.MetricType_GAUGE,
 	"stampede_redis_pool_hits_total":                 dto.MetricType_COUNTER,
 	"stampede_redis_pool_misses_total":               dto.MetricType_COUNTER,
@@ -92,7 +97,7 @@ var exposed = map[string]dto.MetricType{
 // bounded are the labels there are: each has few values, whatever clients send.
 var bounded = map[string]bool{
 	"route": true, "status": true, "code": true, "script": true, "partition": true, "pool": true, "state": true,
-	"reason": true, "version": true, "commit": true, "go": true,
+	"reason": true, "check": true, "version": true, "commit": true, "go": true,
 }
 
 func TestMetrics_OfARunningShop(t *testing.T) {
@@ -169,6 +174,7 @@ func TestMetrics_OfARunningShop(t *testing.T) {
 		"stampede_writer_partitions":                                     1,
 		"stampede_writer_events_total":                                   5, // charge, first stock, order, hold, expiry
 		"stampede_writer_interruptions_total":                            0,
+		"stampede_audit_violations":                                      0,
 		"stampede_postgres_pool_canceled_acquires_total":                 0,
 		"stampede_redis_pool_timeouts_total{pool=calls}":                 0,
 		"stampede_redis_pool_timeouts_total{pool=stream}":                0,

@@ -28,7 +28,7 @@ func (r *restoreCommand) Run(c *console) (err error) {
 		return c.unlessInterrupted(err)
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	return c.unlessInterrupted(r.restore(c, config))
+	return r.restore(c, config)
 }
 
 // servers returns where they are, and what stops those that this process started.
@@ -57,7 +57,7 @@ func (r *restoreCommand) servers(c *console) (config shop.Config, stop func() er
 	return config, func() error { return stopServers(c, servers) }, nil
 }
 
-func (r *restoreCommand) restore(c *console, config shop.Config) (err error) {
+func (r *restoreCommand) restore(c *console, config shop.Config) error {
 	ctx, start := c.interrupts.stop, time.Now()
 	if err := refuseFilled(ctx, config.Redis); err != nil {
 		return err
@@ -65,37 +65,26 @@ func (r *restoreCommand) restore(c *console, config shop.Config) (err error) {
 	if err := requireBooks(ctx, c, config.PostgresURL); err != nil {
 		return err
 	}
-	config.Partitions, config.NoWriter, config.Restore, config.Log = r.Partitions, true, true, c.log
-	s, err := shop.Open(ctx, config)
-	if err != nil {
+	config.Partitions, config.Log = r.Partitions, c.log
+	var watch persist.RestoreProgress
+	stop := showProgress(&watch)
+	err := shop.Restore(ctx, config, &watch)
+	stop()
+	switch {
+	case errors.Is(err, persist.ErrRefused):
 		return err
+	case ctx.Err() != nil:
+		return errors.New("the restore was interrupted: run it again, it takes up what stands in this Redis")
+	case err != nil:
+		return fmt.Errorf("the restore was cut short (%w): run it again, it takes up what stands in this Redis", err)
 	}
-	defer func() { err = errors.Join(err, closeShop(c, s)) }()
-	if err := s.Engine.AwaitReady(ctx); err != nil {
-		return fmt.Errorf("the restore was cut short: empty Redis (redis-cli FLUSHALL) and run it again: %w", err)
-	}
-	return tell(ctx, c, s, time.Since(start))
-}
-
-// tell prints what was done.
-func tell(ctx context.Context, c *console, s *shop.Shop, took time.Duration) error {
-	partitions, events := s.Engine.Keys().Partitions(), int64(0)
-	for p := range partitions {
-		door, err := s.Engine.Look(ctx, p)
-		if err != nil {
-			return err
-		}
-		events += door.Events()
-	}
-	_, err := fmt.Fprintf(c.out, "Redis is rebuilt from the books: %d events in %d partition(s), all of them open, in %s.\n",
-		events, partitions, took.Round(time.Millisecond))
+	_, err = fmt.Fprintf(c.out, "Redis is rebuilt from the books and open, in %s: %s.\n", time.Since(start).Round(time.Millisecond), counted(&watch))
 	return err
 }
 
 const probeMax = 5 * time.Second
 
-// refuseFilled makes sure that Redis is empty. The mark that a restore leaves first is no content: a restore that got
-// no further can be repeated.
+// refuseFilled makes sure that Redis is empty, or holds what a restore has begun and not finished.
 func refuseFilled(ctx context.Context, from engine.Redis) error {
 	client, err := engine.Connect(from, 1, probeMax)
 	if err != nil {
@@ -113,6 +102,8 @@ func refuseFilled(ctx context.Context, from engine.Redis) error {
 	const advice = "if it is the right one, stop what sells from it, see to it that PostgreSQL has everything " +
 		"(writer lag 0), empty it (redis-cli FLUSHALL) and restore again"
 	switch {
+	case found.Restoring:
+		return nil
 	case marked && keys > 1:
 		return fmt.Errorf("this Redis is not empty, it holds deployment %s: %s", found.ID, advice)
 	case !marked && keys > 0:

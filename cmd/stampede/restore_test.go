@@ -1,10 +1,17 @@
 package main
 
 import (
+	"math/rand/v2"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/redis/go-redis/v9"
 
 	"stampede/cmd/stack/stacktest"
+	"stampede/engine"
 )
 
 func TestRestore_BesideARunningShop(t *testing.T) {
@@ -49,6 +56,86 @@ func TestRestore_OfAStoppedShop(t *testing.T) {
 	again.wantKept(bought)
 	wantAuditHolds(t, dir)
 	again.stop()
+}
+
+// Whenever a restore dies, the next one takes up what it left, and until one has ended nothing sells.
+func TestRestore_KilledAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	dir := stacktest.Dir(t)
+	s := up(t, dir)
+	bought := s.buy("first@example.com")
+	s.awaitWritten()
+	// Enough to be killed in the middle of.
+	tamper(t, dir, `INSERT INTO users (name, email, in_redis)
+		SELECT 'Many', 'many' || n || '@example.com', true FROM generate_series(1, 30000) AS n`)
+	flushRedis(t, dir)
+	random := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
+	attempts := 1
+	for bound := 300; ; attempts, bound = attempts+1, bound+150 {
+		p := launch(t, "restore", "--data-dir", dir)
+		select {
+		case <-p.exited:
+		case <-time.After(time.Duration(random.IntN(bound)) * time.Millisecond):
+			_ = p.cmd.Process.Kill() // it may just have ended
+			<-p.exited
+		}
+		if p.cmd.ProcessState.ExitCode() == exitDone {
+			break
+		}
+		if code := p.cmd.ProcessState.ExitCode(); code != -1 {
+			t.Fatalf("restore: %d\n%s", code, p.err)
+		}
+		// A key that was used is no reason to answer from half a Redis.
+		if status := s.order(bought, nil); attempts == 1 && status != 503 {
+			t.Errorf("half a Redis answers an order with %d", status)
+		}
+	}
+	t.Logf("restored at attempt %d", attempts)
+	s.awaitSelling(bought)
+	s.wantKept(bought)
+	wantAuditHolds(t, dir)
+	wantRefused(t, "not empty", "restore", "--data-dir", dir)
+	s.stop()
+}
+
+func TestRestore_InterruptedSaysSo(t *testing.T) {
+	t.Parallel()
+	dir := stacktest.Dir(t)
+	s := up(t, dir)
+	bought := s.buy("first@example.com")
+	s.awaitWritten()
+	flushRedis(t, dir)
+	// Something holds the books, so that a restore waits.
+	withPostgres(t, dir, func(conn *pgx.Conn) error {
+		tx, err := conn.Begin(within(t))
+		if err != nil {
+			return err
+		}
+		if _, err = tx.Exec(within(t), "SELECT FROM checkpoints FOR UPDATE"); err != nil {
+			return err
+		}
+		p := launch(t, "restore", "--data-dir", dir)
+		withRedis(t, dir, func(client redis.UniversalClient) error {
+			for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+				d, _, err := engine.FindDeployment(within(t), client)
+				if d.Restoring || err != nil || time.Now().After(deadline) {
+					return err
+				}
+			}
+		})
+		p.signal(syscall.SIGINT)
+		<-p.exited
+		if code := p.cmd.ProcessState.ExitCode(); code != exitFailed || !strings.Contains(p.err.String(), "run it again") {
+			t.Errorf("an interrupted restore ends with %d: %s", code, p.err)
+		}
+		return tx.Rollback(within(t))
+	})
+	if code, out, text := finish(t, "restore", "--data-dir", dir); code != exitDone {
+		t.Fatalf("restore: %d\n%s%s", code, out, text)
+	}
+	s.awaitSelling(bought)
+	wantAuditHolds(t, dir)
+	s.stop()
 }
 
 func TestAudit_TellsWhatItFinds(t *testing.T) {

@@ -55,6 +55,8 @@ var errands = []errand{
 	{"GET /cart", buyers, "", 200, `"user_id":"USER"`, outcome{}},
 	{"POST /cart/order", buyers, `{}`, 201, `"user_id":"USER"`, outcome{}},
 	{"DELETE /cart/remove", buyers, `{"product_id":PRODUCT}`, 200, `"user_id":"USER"`, outcome{}},
+	{"GET /reports/sales", admins, "", 200, "", outcome{}},
+	{"GET /reports/users/{id}/ledger", admins, "", 200, `"kind":"charge","amount":100000,"balance_after":100000,"charge_id":"`, outcome{}},
 	{"GET /openapi.json", open, "", 200, "", outcome{}},
 	{"GET /docs", open, "", 200, "", outcome{}},
 	{"GET /docs/{file}", open, "", 200, "", outcome{}},

@@ -171,6 +171,8 @@ func TestOpenAPI_HasTheServersLimits(t *testing.T) {
 		schemas + "Cart/properties/items/maxItems":                      engine.LinesMax,
 		schemas + "ProductPage/properties/items/maxItems":               rest.LimitMax,
 		schemas + "OrderPage/properties/items/maxItems":                 rest.LimitMax,
+		schemas + "SalesPage/properties/items/maxItems":                 rest.LimitMax,
+		schemas + "LedgerPage/properties/items/maxItems":                rest.LimitMax,
 		schemas + "Top/properties/items/maxItems":                       engine.TopMax,
 		schemas + "Seller/properties/rank/maximum":                      engine.TopMax,
 		schemas + "Problem/properties/status/maximum":                   599,

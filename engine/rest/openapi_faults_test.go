@@ -99,6 +99,14 @@ func (b *broken) Orders(context.Context, int64, int64, int) ([]engine.Order, boo
 	return nil, false, b.err
 }
 
+func (b *broken) SalesReport(context.Context, engine.SalesQuery, func(engine.Sale) error) (bool, error) {
+	return false, b.err
+}
+
+func (b *broken) Ledger(context.Context, int64, engine.Position, int) ([]engine.Posting, bool, error) {
+	return nil, false, b.err
+}
+
 // serveBroken is a server in front of a broken shop.
 func serveBroken(t *testing.T, err error, c rest.Config) *server {
 	t.Helper()

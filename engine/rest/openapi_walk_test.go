@@ -58,7 +58,7 @@ func (d *document) order(operation, id string) request {
 func (d *document) successes(s *server) {
 	for _, id := range []string{
 		"createUser", "getUser", "chargeBalance", "getBalance", "createProduct", "updateProduct", "changeStock", "getProduct",
-		"addToCart", "orderCart", "addToCart", "getCart", "removeFromCart", "placeOrder", "topProducts",
+		"addToCart", "orderCart", "addToCart", "getCart", "removeFromCart", "placeOrder", "topProducts", "salesReport", "userLedger",
 		"healthz", "readyz", "metrics", "openapi", "docs", "docsFile",
 	} {
 		status := 200
@@ -78,6 +78,11 @@ func (d *document) successes(s *server) {
 	d.want(s, 200, "", request{"GET", "/orders?user_id=1&limit=2&cursor=" + page, "", asAdmin})
 	page = d.want(s, 200, "", request{"GET", "/products?limit=1", "", nil}).field("next_cursor")
 	d.want(s, 200, "", request{"GET", "/products?cursor=" + page, "", nil})
+	page = d.want(s, 200, "", request{"GET", "/reports/sales?limit=1", "", asAdmin}).field("next_cursor")
+	d.want(s, 200, "", request{"GET", "/reports/sales?cursor=" + page, "", asAdmin})
+	page = d.want(s, 200, "", request{"GET", "/reports/users/1/ledger?limit=1", "", asAdmin}).field("next_cursor")
+	d.want(s, 200, "", request{"GET", "/reports/users/1/ledger?cursor=" + page, "", asAdmin})
+	d.want(s, 200, "", request{"GET", "/reports/sales?limit=1", "", append([]string{"Accept", "text/csv"}, asAdmin...)})
 	for _, file := range []string{"docs.js", "swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png"} {
 		d.want(s, 200, "", request{"GET", "/docs/" + file, "", nil})
 	}
@@ -129,6 +134,8 @@ func (d *document) refusals(s *server) {
 		{404, "user_not_found", request{"DELETE", "/cart/remove?product_id=1", "", nobody}},
 		{404, "user_not_found", request{"GET", "/cart", "", nobody}},
 		{404, "user_not_found", request{"POST", "/cart/order", "", nobody}},
+		{404, "user_not_found", request{"GET", "/reports/users/99999/ledger", "", asAdmin}},
+		{404, "not_found", request{"GET", "/reports/users//ledger", "", asAdmin}},
 		{404, "not_found", request{"GET", "/docs/index.html", "", nil}},
 		{409, "email_taken", request{"POST", "/users", `{"name":"Other","email":"ADA@example.com"}`, asAdmin}},
 		{409, "balance_limit", request{"POST", "/balance/charge", `{"amount":50}`, one("X-User-Id", rich)}},

@@ -55,6 +55,7 @@ func (b *battery) badIDsInPath() {
 		code                          string
 	}{
 		{"GET", "/users/ID", "", admin, "the user id", 404, "user_not_found"},
+		{"GET", "/reports/users/ID/ledger", "", admin, "the user id", 404, "user_not_found"},
 		{"GET", "/products/ID", "", admin, "the product id", 404, "product_not_found"},
 		{"PATCH", "/products/ID", `{"price":1}`, admin, "the product id", 404, "product_not_found"},
 		{"POST", "/products/ID/stock", `{"delta":1}`, admin, "the product id", 404, "product_not_found"},
@@ -115,6 +116,7 @@ func (b *battery) badIDsInQuery() {
 		{"POST", "/cart/order", "", "user_id", buyer},
 		{"POST", "/cart/add", fmt.Sprintf(`{"product_id":%d,"quantity":1}`, b.product), "user_id", buyer},
 		{"DELETE", "/cart/remove", "", "product_id", buyer},
+		{"GET", "/reports/sales", "", "product_id", "Authorization: Bearer " + adminToken},
 		{"DELETE", "/cart/remove", fmt.Sprintf(`{"product_id":%d}`, b.product), "user_id", buyer},
 	} {
 		with := func(query string) string {

@@ -51,6 +51,8 @@ func (s *Server) routes() []route {
 		{"DELETE", "/cart/remove", buyerOnly, s.removeFromCart},
 		{"GET", "/cart", buyerOnly, s.getCart},
 		{"POST", "/cart/order", buyerOnly, s.orderCart},
+		{"GET", "/reports/sales", adminOnly, s.salesReport},
+		{"GET", "/reports/users/{id}/ledger", adminOnly, s.userLedger},
 		{"GET", "/healthz", probe, s.healthz},
 		{"GET", "/readyz", probe, s.readyz},
 		{"GET", "/metrics", probe, s.serveMetrics},

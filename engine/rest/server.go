@@ -42,6 +42,10 @@ type Registry interface {
 	UpdateProduct(ctx context.Context, id int64, name *string, price *int64) (engine.Product, error)
 	// Orders returns a user's orders below an id, newest first; before 0: from the newest on.
 	Orders(ctx context.Context, user, before int64, limit int) (orders []engine.Order, more bool, err error)
+	// SalesReport visits at most so many rows of a report as the query's limit.
+	SalesReport(ctx context.Context, q engine.SalesQuery, visit func(engine.Sale) error) (more bool, err error)
+	// Ledger returns a user's postings before a position, newest first; before the zero position: from the newest on.
+	Ledger(ctx context.Context, user int64, before engine.Position, limit int) (postings []engine.Posting, more bool, err error)
 }
 
 // Health says how the shop does, measured when asked.

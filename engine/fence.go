@@ -1,0 +1,95 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// A Redis that was left behind by a failover keeps its door open: its epoch and its node are what they were. What it
+// lacks is the lead of the books, where a later epoch has begun. So each engine looks there, one query for all
+// partitions, as often as at its doors.
+
+// keepFences looks at the books until ctx ends.
+func (e *Engine) keepFences(ctx context.Context) {
+	tick := time.NewTicker(doorEvery)
+	defer tick.Stop()
+	for {
+		e.lookAtFences(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// lookAtFences shuts the doors whose epochs have ended in the books. Without Postgres nothing is known, and the sale
+// goes on: no other Redis can be opened meanwhile either.
+func (e *Engine) lookAtFences(ctx context.Context) {
+	if e.cfg.Fences == nil {
+		return
+	}
+	fences, err := e.fences.Do(ctx, e.cfg.OperationTimeout, e.cfg.Fences)
+	if err != nil {
+		return
+	}
+	for n, p := range e.partitions[:min(len(fences), len(e.partitions))] {
+		p.door.fenced(fences[n])
+	}
+}
+
+// fenced notes the epoch in which the books believe a partition to sell.
+func (d *door) fenced(fence int64) {
+	if !d.raise(fence) {
+		return
+	}
+	for s := d.state.Load(); s.open && s.epoch < fence; s = d.state.Load() {
+		if d.state.CompareAndSwap(s, &doorState{reason: fmt.Sprintf("in the books epoch %d has begun", fence)}) {
+			d.doubt()
+		}
+	}
+}
+
+// raise notes that nothing sells in earlier epochs any more; false: that was known.
+func (d *door) raise(fence int64) bool {
+	for old := d.fence.Load(); fence > old; old = d.fence.Load() {
+		if d.fence.CompareAndSwap(old, fence) {
+			return true
+		}
+	}
+	return false
+}
+
+// errEnded says of a call that it was carried out in an epoch that has ended by now: what became of it stands in the
+// books.
+var errEnded = fmt.Errorf("%w: Redis was replaced while it answered", ErrUnknown)
+
+// errLeftBehind says that the Redis at hand is not the one that sells.
+var errLeftBehind = errors.New("this Redis was left behind by a failover: let the Redis URL name the one that sells, " +
+	"or restart this one where it is the one that should")
+
+// enter opens this process's copy of the door in an epoch in which Redis stands open.
+func (p *partition) enter(ctx context.Context, epoch int64) error {
+	d := &p.door
+	if s := d.state.Load(); !s.open || s.epoch != epoch {
+		p.engine.lookAtFences(ctx) // before the first sale
+		d.raise(epoch)
+		d.retire()
+		if d.acks == nil {
+			d.acks = newAcks(epoch, p.engine.durability(ctx))
+		}
+		d.state.Store(&doorState{open: true, epoch: epoch, acks: d.acks})
+	}
+	// Behind the store: either this sees a fence that came meanwhile, or who noted it sees the open door.
+	if fence := d.fence.Load(); epoch < fence {
+		return fmt.Errorf("%w (it stands in epoch %d, in the books epoch %d has begun)", errLeftBehind, epoch, fence)
+	}
+	d.acks.alive()
+	return nil
+}
+
+// LeftBehind reports whether the Redis at hand is not the one to sell from, as far as this process knows: left behind by a
+// failover, emptied, refused by a repair, or a replica. There is nothing to be written down from it.
+func (e *Engine) LeftBehind(partition int) bool { return e.partitions[partition].door.left.Load() }

@@ -1,0 +1,149 @@
+package persist
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"stampede/engine"
+)
+
+// Loss is a run of events that were acknowledged and are gone for good: neither Redis nor the journal has them.
+type Loss struct {
+	Partition  int       `json:"partition"`
+	Epoch      int64     `json:"epoch"`
+	First      int64     `json:"first_seq"`
+	Last       int64     `json:"last_seq"`
+	Events     int64     `json:"events"`
+	Beyond     int64     `json:"beyond_promise"` // of them, those that the durability of that time had promised to keep
+	Durability string    `json:"durability"`     // see package engine
+	At         time.Time `json:"at"`             // when it was found
+}
+
+// String is the loss on a line.
+func (l *Loss) String() string {
+	return fmt.Sprintf("lost: partition %d, epoch %d: %d acknowledged event(s), seq %d to %d, found %s; %d of them beyond what durability %s may lose",
+		l.Partition, l.Epoch, l.Events, l.First, l.Last, l.At.UTC().Format(time.RFC3339), l.Beyond, l.Durability)
+}
+
+func newLostCounter() prometheus.Counter {
+	return prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "stampede_lost_events_total",
+		Help: "Events that were acknowledged and are gone for good, as this process found out. Worry at any: the log and `stampede audit` name them.",
+	})
+}
+
+// LostCounter counts the lost events that this process was the first to know of.
+func (b *Books) LostCounter() prometheus.Collector { return b.lost }
+
+// The rows are merged: of several engines each knows what it acknowledged itself.
+const insertLosses = `INSERT INTO losses (partition, epoch, ended_seq, acknowledged_seq, beyond_seq, durability, holder) `
+
+const mergeLosses = ` ON CONFLICT (partition, epoch) DO UPDATE SET ended_seq = excluded.ended_seq,
+	acknowledged_seq = greatest(losses.acknowledged_seq, excluded.acknowledged_seq),
+	beyond_seq = greatest(losses.beyond_seq, excluded.beyond_seq)`
+
+// Ended compares where an epoch ended with what an engine, named holder, had acknowledged in it. What lies between is
+// lost: it is written down, logged and counted. Safe to repeat.
+func (b *Books) Ended(ctx context.Context, partition int, a engine.Acknowledged, holder string) error {
+	var end, fresh int64
+	beyond := int64(0)
+	err := pgx.BeginFunc(ctx, b.pool, func(tx pgx.Tx) error {
+		fresh = 0
+		var last *int64
+		// Locked, so that of two engines the second sees what the first has written.
+		err := tx.QueryRow(ctx, "SELECT last_seq FROM epochs WHERE partition = $1 AND epoch = $2 FOR UPDATE", partition, a.Epoch).Scan(&last)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil // of other books
+		}
+		if err == nil && last == nil {
+			err = fmt.Errorf("epoch %d has no end yet", a.Epoch)
+		}
+		if err != nil || a.Seq <= *last {
+			return err
+		}
+		end = *last
+		beyond = max(end, min(a.Settled, a.Seq))
+		known := end
+		err = tx.QueryRow(ctx, "SELECT coalesce(max(acknowledged_seq), $3) FROM losses WHERE partition = $1 AND epoch = $2", partition, a.Epoch, end).Scan(&known)
+		if err != nil {
+			return err
+		}
+		fresh = a.Seq - max(known, end)
+		_, err = tx.Exec(ctx, insertLosses+"VALUES ($1, $2, $3, $4, $5, $6, $7)"+mergeLosses,
+			partition, a.Epoch, end, a.Seq, beyond, a.Durability, holder)
+		return err
+	})
+	if err != nil {
+		return unavailable("comparing what was acknowledged", err)
+	}
+	if fresh > 0 {
+		b.tell(Loss{
+			Partition: partition, Epoch: a.Epoch, First: end + 1, Last: a.Seq, Events: a.Seq - end, Beyond: beyond - end, Durability: a.Durability,
+		}, fresh)
+	}
+	return nil
+}
+
+// tell logs a loss and counts what is new of it.
+func (b *Books) tell(l Loss, fresh int64) {
+	b.lost.Add(float64(fresh))
+	b.log.Error("acknowledged events are lost", "partition", l.Partition, "epoch", l.Epoch, "first_seq", l.First, "last_seq", l.Last,
+		"events", l.Events, "beyond_promise", l.Beyond, "durability", l.Durability)
+}
+
+// tellLost logs and counts what a repair had to give up, once the books have it.
+func (r *repair) tellLost() {
+	for _, l := range r.lost {
+		r.books.tell(l, l.Events)
+	}
+}
+
+// cutBack writes down what epochs lose that had ended further on, before a Redis came back that was older than they: the
+// engines of that time have forgotten what they acknowledged. last is where the epochs end now.
+func cutBack(ctx context.Context, tx pgx.Tx, partition int, last engine.Position) ([]Loss, error) {
+	rows, _ := tx.Query(ctx, `SELECT partition, epoch, CASE WHEN epoch = $2 THEN $3::bigint ELSE 0 END, last_seq
+		FROM epochs WHERE partition = $1 AND epoch >= $2 AND last_seq > CASE WHEN epoch = $2 THEN $3::bigint ELSE 0 END
+		ORDER BY epoch`, partition, last.Epoch, last.Seq) // CollectRows tells the error
+	lost, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (l Loss, err error) {
+		var end int64
+		err = row.Scan(&l.Partition, &l.Epoch, &end, &l.Last)
+		l.First, l.Events, l.Durability = end+1, l.Last-end, engine.DurabilityUnknown
+		return l, err
+	})
+	if err != nil {
+		return nil, unavailable("reading the ends of epochs", err)
+	}
+	for _, l := range lost {
+		_, err := tx.Exec(ctx, insertLosses+"VALUES ($1, $2, $3, $4, $3, $5, 'the books')"+mergeLosses,
+			l.Partition, l.Epoch, l.First-1, l.Last, l.Durability)
+		if err != nil {
+			return nil, unavailable("writing down what is lost", err)
+		}
+	}
+	return lost, nil
+}
+
+// lossesMax bounds what Losses lists.
+const lossesMax = 10_000
+
+// Losses lists what was acknowledged and is gone for good, oldest first. What an older Redis brought back is not.
+func (b *Books) Losses(ctx context.Context) ([]Loss, error) {
+	rows, _ := b.pool.Query(ctx, `SELECT l.partition, l.epoch, e.last_seq, l.acknowledged_seq, l.beyond_seq, l.durability, l.at
+		FROM losses l JOIN epochs e USING (partition, epoch) WHERE l.acknowledged_seq > e.last_seq
+		ORDER BY l.at, l.partition, l.epoch LIMIT $1`, lossesMax) // ditto
+	lost, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (l Loss, err error) {
+		var end, beyond int64
+		err = row.Scan(&l.Partition, &l.Epoch, &end, &l.Last, &beyond, &l.Durability, &l.At)
+		l.First, l.Events, l.Beyond = end+1, l.Last-end, max(0, beyond-end)
+		return l, err
+	})
+	if err != nil {
+		return nil, unavailable("reading losses", err)
+	}
+	return lost, nil
+}

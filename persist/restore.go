@@ -1,0 +1,292 @@
+package persist
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/errgroup"
+
+	"stampede/engine"
+)
+
+const (
+	restoreLockMax = 30 * time.Second // wait for a repair that is under way
+	restoreSenders = 3                // calls on their way to Redis
+	restoreReaders = 4                // of tables and journals
+	restoreWaiting = 2 * restoreSenders
+)
+
+// Restore fills an empty Redis, bound for it, from the books, and opens its doors. What an earlier one that was cut short
+// has left is taken up: every value is a final one and is set again, and a partition that is open already stays as it
+// is. Until the end the doors are shut, for repairs too, and no writer moves a checkpoint.
+//
+// Balances, stocks, carts and unpaid orders come from the tables, units sold in the window from the ledger, and
+// idempotency records from the end of the journal, which alone knows them. Orders that have ended stay in the books, as if
+// they had been let go. So it takes as long as there are users and recent orders, however long the journal is.
+//
+// The tables are what the journal says, row by row, but for events in quarantine, whose effect they lack: partitions that
+// have any are replayed from the whole journal, as the scripts went through it.
+func (b *Books) Restore(ctx context.Context, watch *RestoreProgress) error {
+	r := &restore{books: b, watch: watch}
+	if err := r.build(ctx); err != nil {
+		return err
+	}
+	for _, p := range r.others {
+		if err := b.repair(ctx, p, true); err != nil {
+			return err
+		}
+	}
+	return b.engine.EndRestore(ctx)
+}
+
+// restore is one on its way.
+type restore struct {
+	books    *Books
+	watch    *RestoreProgress
+	conn     *pgxpool.Conn // holds the locks
+	parts    []*part
+	mine     []*part // by partition; nil: none of this restore
+	others   []int   // partitions that a repair opens
+	unlisted bool    // there are products that Redis never listed
+	loads    chan *engine.Load
+}
+
+// part is a partition that a restore fills.
+type part struct {
+	repair
+	at    checkpoint
+	first int64 // minute from which units sold count
+	load  *engine.Load
+}
+
+// build fills and opens the partitions that are empty.
+func (r *restore) build(ctx context.Context) (err error) {
+	if r.conn, err = r.books.pool.Acquire(ctx); err != nil {
+		return unavailable("Postgres cannot be reached for the restore", err)
+	}
+	defer r.conn.Release()
+	defer r.unlock()
+	if err := r.claim(ctx); err != nil {
+		return err
+	}
+	err = pgx.BeginFunc(ctx, r.conn, func(tx pgx.Tx) error {
+		if err := r.begin(ctx, tx); err != nil {
+			return err
+		}
+		if err := r.fill(ctx); err != nil {
+			return err
+		}
+		for _, p := range r.parts {
+			if err := p.enterEpoch(ctx, tx, p.at.Position); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, p := range r.parts {
+		if err := r.open(ctx, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// claim locks every partition and claims the doors of those that are empty.
+func (r *restore) claim(ctx context.Context) error {
+	e := r.books.engine
+	r.mine = make([]*part, e.Keys().Partitions())
+	for n := range r.mine {
+		if err := r.lock(ctx, n); err != nil {
+			return err
+		}
+		found, err := e.Look(ctx, n)
+		switch {
+		case err != nil:
+			return err
+		case found.Standing: // an earlier restore got as far as that
+			continue
+		case found.Replica:
+			return refused("this Redis is a replica: name its master")
+		case found.Epoch > 0: // it was open, or a replay of the whole journal was cut short: a repair goes on from there
+			r.others = append(r.others, n)
+			continue
+		}
+		p := &part{repair: repair{books: r.books, conn: r.conn, partition: n, restoring: true, token: rand.Text()}, load: e.NewLoad(n)}
+		if p.found, err = p.claim(ctx, found); err != nil {
+			return err
+		}
+		r.mine[n] = p
+	}
+	return nil
+}
+
+// lock waits until no repair of the partition is under way: running shops look at their doors now and again.
+func (r *restore) lock(ctx context.Context, partition int) error {
+	for deadline := time.Now().Add(restoreLockMax); ; pause(ctx, doorPause) {
+		var mine bool
+		err := r.conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1, $2)", lockRepair, partition).Scan(&mine)
+		switch {
+		case err != nil:
+			return unavailable("locking the restore", err)
+		case mine:
+			return nil
+		case time.Now().After(deadline):
+			return refused("another restore, or a repair, of partition %d is under way: wait for it to end", partition)
+		}
+	}
+}
+
+const doorPause = 20 * time.Millisecond
+
+func (r *restore) unlock() {
+	ctx, cancel := context.WithTimeout(context.Background(), unlockTimeout)
+	defer cancel()
+	if _, err := r.conn.Exec(ctx, "SELECT pg_advisory_unlock_all()"); err != nil {
+		_ = r.conn.Conn().Close(ctx) // it is broken already, and the locks end with it
+	}
+}
+
+// begin stops the writers of the partitions and notes in Redis what is restored.
+func (r *restore) begin(ctx context.Context, tx pgx.Tx) error {
+	// It stands idle while other connections read.
+	if _, err := tx.Exec(ctx, "SET LOCAL idle_in_transaction_session_timeout = 0"); err != nil {
+		return unavailable("beginning the restore", err)
+	}
+	quarantined := map[int]bool{}
+	for n, p := range r.mine {
+		if p == nil {
+			continue
+		}
+		var err error
+		if p.at, err = readCheckpoint(ctx, tx, n, " FOR UPDATE"); err != nil {
+			return err
+		}
+	}
+	rows, err := tx.Query(ctx, "SELECT DISTINCT partition FROM quarantine")
+	if err != nil {
+		return unavailable("reading the quarantine", err)
+	}
+	var n int
+	if _, err = pgx.ForEachRow(rows, []any{&n}, func() error { quarantined[n] = true; return nil }); err != nil {
+		return unavailable("reading the quarantine", err)
+	}
+	for n, p := range r.mine {
+		switch {
+		case p == nil:
+			continue
+		case quarantined[n]:
+			r.mine[n], r.others = nil, append(r.others, n)
+			r.books.log.Warn("events in quarantine: replaying the whole journal, which takes its time", "partition", n)
+			continue
+		}
+		if err := r.beginPart(ctx, p); err != nil {
+			return err
+		}
+		r.parts = append(r.parts, p)
+	}
+	return nil
+}
+
+func (r *restore) beginPart(ctx context.Context, p *part) error {
+	last := time.Unix(0, 0)
+	if p.at.events > 0 {
+		entries, err := journal(ctx, r.conn, p.partition, engine.Position{Epoch: p.at.Epoch, Seq: p.at.Seq - 1}, 1)
+		if err != nil {
+			return unavailable("reading the last event", err)
+		}
+		if len(entries) == 0 || entries[0].Last != p.at.Position {
+			return refused("the journal of partition %d ends before its checkpoint %v: rows were deleted", p.partition, p.at.Position)
+		}
+		events, err := entries[0].Events()
+		if err != nil {
+			return refused("the last event of partition %d: %v", p.partition, err)
+		}
+		last = events[len(events)-1].At
+	}
+	var err error
+	p.first, err = r.books.engine.BeginRestore(ctx, p.partition, p.token, p.at.mark(), p.at.bytes, last)
+	if errors.Is(err, engine.ErrOtherBooks) {
+		return refused("%v: empty this Redis (redis-cli FLUSHALL) and restore again", err)
+	}
+	p.base, p.epoch = p.at.events, p.at.fence+1
+	return err
+}
+
+// open opens a partition that is filled. Redis must be the process that was found at the beginning: one that was started
+// anew in the meantime may have lost some of what it was given.
+func (r *restore) open(ctx context.Context, p *part) error {
+	p.tellLost()
+	if r.unlisted {
+		return p.reopen(ctx)
+	}
+	if err := p.move(ctx, p.found, p.epoch, p.base, true); err != nil {
+		return err
+	}
+	r.books.log.Info("opened", "partition", p.partition, "epoch", p.epoch, "reason", p.reason())
+	return nil
+}
+
+// fill reads the books and sends them to Redis, all at once: while one piece is on its way the next is prepared.
+func (r *restore) fill(ctx context.Context) error {
+	if len(r.parts) == 0 {
+		return nil
+	}
+	r.books.log.Info("restoring", "partitions", len(r.parts))
+	r.loads = make(chan *engine.Load, restoreWaiting)
+	group, ctx := errgroup.WithContext(ctx)
+	for range restoreSenders {
+		group.Go(func() error { return r.send(ctx) })
+	}
+	group.Go(func() error {
+		readers, ctx := errgroup.WithContext(ctx)
+		readers.SetLimit(restoreReaders)
+		readers.Go(func() error { return r.tables(ctx) })
+		for _, p := range r.parts {
+			readers.Go(func() error { return r.records(ctx, p) })
+			readers.Go(func() error { return r.sold(ctx, p) })
+		}
+		if err := readers.Wait(); err != nil {
+			return err
+		}
+		close(r.loads)
+		return nil
+	})
+	return group.Wait()
+}
+
+func (r *restore) send(ctx context.Context) error {
+	for {
+		select {
+		case l, open := <-r.loads:
+			if !open {
+				return nil
+			}
+			if err := r.books.engine.SendLoad(ctx, r.mine[l.Partition()].token, l); err != nil {
+				return err
+			}
+			r.watch.sent(l.Keys())
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// put hands a load on, and returns an empty one in its place.
+func (r *restore) put(ctx context.Context, l *engine.Load) (*engine.Load, error) {
+	if l.Keys() == 0 {
+		return l, nil
+	}
+	select {
+	case r.loads <- l:
+		return r.books.engine.NewLoad(l.Partition()), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}

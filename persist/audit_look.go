@@ -23,7 +23,7 @@ var (
 )
 
 // errTurned says that a partition of Redis was repaired while the audit looked at it: what it had read may be no more.
-var errTurned = errors.New("Redis restarted or was repaired while it was looked at: audit again")
+var errTurned = errors.New("a partition was repaired, or its Redis restarted, while it was looked at: audit again")
 
 // door is what the audit knows of a partition's door.
 type door struct {

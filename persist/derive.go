@@ -90,23 +90,6 @@ func derive(entries []engine.Entry, without positions) (*rows, []poison, error) 
 	return r.rows, r.poison, nil
 }
 
-// eachEvent visits the events of entries, each with its position.
-func eachEvent(entries []engine.Entry, visit func(engine.Position, *engine.Event) error) error {
-	for i := range entries {
-		events, err := entries[i].Events()
-		if err != nil {
-			return err
-		}
-		for j := range events {
-			at := engine.Position{Epoch: entries[i].Last.Epoch, Seq: entries[i].First + int64(j)}
-			if err := visit(at, &events[j]); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 // add derives one event. With an error it has added nothing.
 func (r *rows) add(at engine.Position, e *engine.Event) error {
 	switch e.Kind {

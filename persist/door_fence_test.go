@@ -81,7 +81,7 @@ func TestFence_RedisThatWasLeftBehindSellsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer fresh.Close(t.Context()) //nolint:errcheck // nothing is pending
-	for deadline := time.Now().Add(5 * time.Second); !strings.Contains(fresh.Engine.Ready().Error(), "left behind"); {
+	for deadline := time.Now().Add(5 * time.Second); !strings.Contains(fmt.Sprint(fresh.Engine.Ready()), "left behind"); {
 		_, _, err = fresh.Engine.Place(t.Context(), order)
 		wantShut("an order of an engine that starts", err)
 		if time.Now().After(deadline) {

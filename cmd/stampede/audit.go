@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -125,7 +124,7 @@ func auditProgress(p *persist.Progress) string {
 
 func (f *findings) note(v persist.Violation) {
 	if f.live {
-		_, _ = io.WriteString(os.Stderr, "\r\x1b[K") // it is written on the line of the progress otherwise
+		_, _ = os.Stderr.WriteString("\r\x1b[K") // it is written on the line of the progress otherwise
 	}
 	if !f.asJSON {
 		// An audit whose output nobody reads still ends in its exit code.

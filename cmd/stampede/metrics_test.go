@@ -63,6 +63,7 @@ var exposed = map[string]dto.MetricType{
 	"stampede_batch_fallbacks_total":                 dto.MetricType_COUNTER,
 	"stampede_redis_call_duration_seconds":           dto.MetricType_HISTOGRAM,
 	"stampede_door_open":                             dto.MetricType_GAUGE,
+	"stampede_lost_events_total":                     dto.MetricType_COUNTER,
 	"stampede_orders_expired_total":                  dto.MetricType_COUNTER,
 	"stampede_backlog_used_ratio":                    dto.MetricType_GAUGE,
 	"stampede_writer_lag_events":                     dto.MetricType_GAUGE,

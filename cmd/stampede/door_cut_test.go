@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -76,6 +77,10 @@ func TestDoor_AOFCutUnderEverysec(t *testing.T) {
 		t.Error("the cuts took nothing")
 	}
 	s.awaitLogged("acknowledged events are lost")
+	code, out, _ := finish(t, append(joining(servers.RedisURL(), servers), "audit")...)
+	if code != exitDone || !strings.Contains(out, "\nlost: partition 0, epoch ") || !strings.Contains(out, "all holds") {
+		t.Errorf("audit: %d\n%s", code, out)
+	}
 	s.stop()
 }
 

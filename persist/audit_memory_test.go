@@ -1,0 +1,78 @@
+package persist_test
+
+import (
+	"os"
+	"runtime"
+	"runtime/debug"
+	"testing"
+	"time"
+
+	"stampede/cmd/shop"
+	"stampede/cmd/shop/shoptest"
+	"stampede/persist"
+)
+
+// An audit of four times the orders takes the same memory. The users and products are the same, and as many orders stand
+// in Redis as it keeps.
+func TestAudit_MemoryDoesNotGrowWithTheNumberOfOrders(t *testing.T) {
+	orders := 25_000
+	if os.Getenv("STAMPEDE_TEST_LONG") != "" {
+		orders = 2_500_000
+	}
+	s, _ := start(t, shop.Config{})
+	users := generateUsers(t, s, 1000)
+	products := make([]int64, 50)
+	for i := range products {
+		products[i] = s.Product(int64(i), 1_000_000_000)
+	}
+	generateOrders(t, s, "first", orders, users, products)
+	few := auditPeak(t, s, int64(orders))
+	generateOrders(t, s, "then", 3*orders, users, products)
+	many := auditPeak(t, s, 4*int64(orders))
+	const noise = 4 << 20 // bytes
+	if many > few+few/4+noise {
+		t.Errorf("an audit of %d orders takes %d KiB at most, of four times as many %d KiB", orders, few>>10, many>>10)
+	}
+	t.Logf("%d KiB for %d orders, %d KiB for four times as many", few>>10, orders, many>>10)
+}
+
+// auditPeak audits a shop of so many orders, and returns how many bytes the heap grew at most.
+func auditPeak(t *testing.T, s *shoptest.Shop, orders int64) uint64 {
+	t.Helper()
+	for err := s.AwaitWritten(t.Context()); err != nil; err = s.AwaitWritten(t.Context()) {
+		t.Logf("waiting for the writer: %v", err)
+	}
+	defer debug.SetGCPercent(debug.SetGCPercent(10)) // garbage is no memory that it needs
+	runtime.GC()
+	before, peak := heap(), uint64(0)
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-quit:
+				return
+			case <-tick.C:
+				peak = max(peak, heap())
+			}
+		}
+	}()
+	begun := time.Now()
+	sum, err := s.Books.Audit(t.Context(), s.Redis, func(v persist.Violation) { t.Errorf("%+v", v) })
+	took := time.Since(begun)
+	close(quit)
+	<-done
+	if err != nil || sum.Orders != orders {
+		t.Fatalf("audited %d orders of %d: %v", sum.Orders, orders, err)
+	}
+	t.Logf("%d orders in %v: %.1f us an order", orders, took.Round(time.Millisecond), float64(took.Microseconds())/float64(orders))
+	return peak - min(peak, before)
+}
+
+func heap() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}

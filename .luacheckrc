@@ -3,7 +3,7 @@
 local door = {
     "pack", "sub", "epoch", "behind", "clock_offset_ms", "backlog_cap_bytes", "idempotency_ttl_s",
     "code", "BALANCE_MAX", "STOCK_MAX", "ENTRY_OVERHEAD_BYTES", "UNPACK_MAX", "EVENT_VERSION",
-    "enter", "gather", "emit", "put", "keep",
+    "enter", "gather", "emit", "respond", "put", "keep",
 }
 local sale = {
     "PENDING", "SUCCESS", "FAILED", "CANCELED", "EXPIRED", "REFUNDED", "WINDOW_MINUTES",

@@ -100,8 +100,8 @@ local function emit(door, pieces, count)
     door.seq = last_seq
 end
 
--- respond joins the replies of a call behind the partition's seq after it: by that the caller knows up to which event it
--- has acknowledged what stands in Redis.
+-- respond joins the replies of a call behind the partition's seq after it: by that the caller knows up to which event
+-- it has acknowledged what stands in Redis.
 local function respond(door, replies)
     replies[0] = pack(door.seq)
     return table.concat(replies, '', 0)

@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- tells.lua: tells whether the user may ask how Redis keeps its data: one who may not would leave a line in the ACL log.
+-- tells.lua: tells whether the user may ask how Redis keeps its data: a refusal would leave a line in the ACL log.
 --
 -- KEYS
 --   none

@@ -71,10 +71,10 @@ func (r *restoreCommand) restore(c *console, config shop.Config) error {
 	err := shop.Restore(ctx, config, &watch)
 	stop()
 	switch {
+	case err != nil && ctx.Err() != nil:
+		return errors.New("the restore was interrupted: run it again, it takes up what stands in this Redis")
 	case errors.Is(err, persist.ErrRefused):
 		return err
-	case ctx.Err() != nil:
-		return errors.New("the restore was interrupted: run it again, it takes up what stands in this Redis")
 	case err != nil:
 		return fmt.Errorf("the restore was cut short (%w): run it again, it takes up what stands in this Redis", err)
 	}

@@ -61,7 +61,7 @@ func TestUp_SignalWhileStartingLeavesNothing(t *testing.T) {
 	t.Parallel()
 	dir := stacktest.Dir(t)
 	// Before anything runs, within initdb, around the opening of the shop, within the demo catalogue.
-	for _, after := range []time.Duration{200 * time.Millisecond, 700 * time.Millisecond, 2200 * time.Millisecond, 600 * time.Millisecond} {
+	for _, after := range []time.Duration{400 * time.Millisecond, 800 * time.Millisecond, 2200 * time.Millisecond, 600 * time.Millisecond} {
 		p := launch(t, "up", "--demo", "--addr", "127.0.0.1:0", "--data-dir", dir)
 		time.Sleep(after)
 		p.signal(syscall.SIGTERM)

@@ -196,7 +196,7 @@ func (w *Writer) follow(ctx context.Context, conn *pgxpool.Conn, p int) error {
 			return next.err
 		}
 		if w.books.engine.LeftBehind(p) {
-			return unavailable("another Redis sells", errMoved)
+			return unavailable("reading events", errors.New("this Redis is not the one to sell from: see why its door is shut"))
 		}
 		if time.Since(beat) > leadBeat {
 			if err := conn.Ping(ctx); err != nil {

@@ -4,8 +4,9 @@
 
 # Arguments for the program that `make run` starts, e.g. make run ARGS="--addr 127.0.0.1:9000".
 ARGS ?=
-# Packages and further go test flags for `make test`, e.g. make test PKG=./engine TESTFLAGS="-run Order -v".
-PKG ?= ./...
+# Packages and further go test flags for `make test`, e.g. make test PKG=./engine TESTFLAGS="-run Order -v". Those that
+# take longest come first, so that none of them is left to run alone at the end.
+PKG ?= ./persist ./cmd/stampede ./engine/rest ./...
 TESTFLAGS ?=
 # How long `make fuzz` looks for bad input to each parser.
 FUZZTIME ?= 30s

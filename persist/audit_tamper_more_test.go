@@ -86,7 +86,9 @@ func TestAudit_FindsTamperingWithSumsAndPostings(t *testing.T) {
 		on("price of a product", "products", "id = 1", "price = price + 1", "}c:1"),
 		on("name of a product", "products", "id = 1", "name = 'x'", "}c:1"),
 		on("version of a product", "products", "id = 1", "version = version + 1", "}c:1"),
-	})
+	}, "epochs", "every event is derived", "checkpoint", "tables follow the journal", "shape of postings", "postings follow each other",
+		"order = its postings", "balance = postings", "stock = postings", "holds = unpaid orders", "money",
+		"sales by hour = orders", "catalogue in Redis = Postgres", "balance in Redis = Postgres", "rows without an event")
 }
 
 func TestAudit_FindsTamperingWithKeys(t *testing.T) {
@@ -144,7 +146,8 @@ func TestAudit_FindsTamperingWithKeys(t *testing.T) {
 		{"a stream entry that is none", inRedis(events, func(p redis.Pipeliner) {
 			p.XAdd(ctx, &redis.XAddArgs{Stream: events, ID: "9-9", Values: []string{"x", "y"}})
 		}), events + " 9-9"},
-	})
+	}, "doors", "dense events", "readable events", "answers under keys", "catalogue in Redis = Postgres",
+		"balance in Redis = Postgres", "stock in Redis = Postgres", "orders in Redis", "keys in Redis have a row")
 }
 
 // awaitSynced waits until the books know that Redis has every user and product.

@@ -58,7 +58,7 @@ func TestAudit_FindsTampering(t *testing.T) {
 		}), keys.Sold(0, first.CreatedAt.Unix()/60-5)},
 		{"the checkpoint", inPostgres("UPDATE checkpoints SET events = events + 1", "UPDATE checkpoints SET events = events - 1"), "checkpoints partition=0"},
 	}
-	tamper(t, s, conn, cases)
+	tamper(t, s, conn, cases, "no oversell", "order total = its lines", "order states", "top five = Postgres", "journal = stream")
 }
 
 // The same for what orders go through, carts, and what Redis holds of them.
@@ -128,5 +128,5 @@ func TestAudit_FindsTamperingWithStepsAndCarts(t *testing.T) {
 		{"a missing cart in Redis", inRedis(cart, func(p redis.Pipeliner) { p.Del(ctx, cart) }), cart},
 		{"a cart in Redis", inRedis(cart, func(p redis.Pipeliner) { p.Append(ctx, cart, "x") }), cart},
 		{"units of a cart in Redis", inRedis(cart, func(p redis.Pipeliner) { p.SetRange(ctx, cart, 3, "\x01") }), cart},
-	})
+	}, "carts", "carts in Redis = Postgres", "holds in Redis = Postgres", "orders in Redis", "order states")
 }

@@ -57,9 +57,10 @@ func inRedis(key string, do func(p redis.Pipeliner)) func(*testing.T, *shoptest.
 }
 
 // tamper stops the shop and runs the cases one after the other: each must be named, and once all are undone all must be
-// well.
-func tamper(t *testing.T, s *shoptest.Shop, conn *pgx.Conn, cases []tampering) {
+// well. By checks are those meant that must have found something.
+func tamper(t *testing.T, s *shoptest.Shop, conn *pgx.Conn, cases []tampering, checks ...string) {
 	t.Helper()
+	fired := map[string]bool{}
 	persist.AuditPatience(t, 200*time.Millisecond) // nobody writes
 	keys := s.Engine.Keys()
 	s.Stop()
@@ -69,16 +70,23 @@ func tamper(t *testing.T, s *shoptest.Shop, conn *pgx.Conn, cases []tampering) {
 			undo := c.do(t, s, conn)
 			found := auditBooks(t, books, s)
 			undo()
+			named := false
 			for _, v := range found {
-				if strings.Contains(v.Subject, c.named) {
-					return
-				}
+				fired[v.Check] = true
+				named = named || strings.Contains(v.Subject, c.named)
 			}
-			t.Errorf("no violation names %q: %+v", c.named, found)
+			if !named {
+				t.Errorf("no violation names %q: %+v", c.named, found)
+			}
 		})
 	}
 	for _, v := range auditBooks(t, books, s) {
 		t.Errorf("after everything was undone: %s: %s %s", v.Check, v.Subject, v.Detail)
+	}
+	for _, check := range checks {
+		if !fired[check] {
+			t.Errorf("the check %q found nothing", check)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package persist
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -24,6 +25,20 @@ func KeepEvents(t *testing.T, n int64) {
 func (b *Books) Exec(ctx context.Context, sql string) error {
 	_, err := b.pool.Exec(ctx, sql)
 	return err
+}
+
+// MoveFrom moves the checkpoint of partition 0 to where it stands, as a writer that knows a fence.
+func (b *Books) MoveFrom(ctx context.Context, fence int64) (moved bool, err error) {
+	at, err := readCheckpoint(ctx, b.pool, 0, "")
+	if err != nil {
+		return false, err
+	}
+	at.fence = fence
+	err = pgx.BeginFunc(ctx, b.pool, func(tx pgx.Tx) error { return moveCheckpoint(ctx, tx, 0, at, at) })
+	if errors.Is(err, errMoved) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // CountRows counts the rows that the writer only adds.

@@ -57,16 +57,27 @@ func (s *Sampler) walk(piece string, p int) *cursor {
 	return c
 }
 
-// chunks walks over something by ids, a chunk a sample.
+// chunksTogether is how many chunks of users, products, orders or carts a sample looks at: of a million users, all within
+// three hours.
+const chunksTogether = 5
+
+// chunks walks over something by ids, some chunks a sample.
 func chunks(piece string, look func(ctx context.Context, a *audit, after int64) (last int64, more bool, err error)) func(*Sampler, context.Context, int) (sampled, error) {
 	return func(s *Sampler, _ context.Context, _ int) (sampled, error) {
 		c := s.walk(piece, 0)
 		return func(ctx context.Context, a *audit) error {
-			last, more, err := look(ctx, a, int64(c.from)) //nolint:gosec // ids have 63 bits
-			if c.next = uint64(last); !more {              //nolint:gosec // ditto
-				c.next = 0
+			c.next = c.from
+			for range chunksTogether {
+				last, more, err := look(ctx, a, int64(c.next)) //nolint:gosec // ids have 63 bits
+				if err != nil {
+					return err // the next sample begins here
+				}
+				if c.next = uint64(last); !more { //nolint:gosec // ditto
+					c.next = 0
+					return nil
+				}
 			}
-			return err
+			return nil
 		}, nil
 	}
 }

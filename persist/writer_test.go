@@ -71,17 +71,35 @@ func TestWriter_TwoAtOnceWriteNothingTwice(t *testing.T) {
 	}
 }
 
+// A writer that was frozen before a repair knows the old fence: its transaction finds nothing to move.
 func TestWriter_StaleWriterCannotCommitPastARepair(t *testing.T) {
 	s, conn := start(t, shop.Config{})
 	user, product := s.User(10_000), s.Product(1, 100)
 	s.Written()
-	// A writer that was frozen knows the old fence; its transaction must find nothing to move.
-	fence := number(t, conn, "SELECT fence FROM checkpoints")
-	exec(t, conn, "UPDATE checkpoints SET fence = fence + 1")
+	before := number(t, conn, "SELECT fence FROM checkpoints")
+	if err := s.Stack.Redis().HaltNow(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Stack.Redis().Resume(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); number(t, conn, "SELECT fence FROM checkpoints") == before; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("no repair")
+		}
+	}
+	if moved, err := s.Books.MoveFrom(t.Context(), before); moved || err != nil {
+		t.Errorf("a writer of before the repair moved the checkpoint: %v, %v", moved, err)
+	}
+	if moved, err := s.Books.MoveFrom(t.Context(), before+1); !moved || err != nil {
+		t.Errorf("one of after it did not: %v", err)
+	}
+	if err := s.Engine.AwaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	place(t, s, user, "k", line(product, 1))
-	s.Written() // it reads the checkpoint again, and goes on under the new fence
+	s.Written() // who writes read the checkpoint again, and went on under the new fence
 	auditClean(t, s)
-	exec(t, conn, "UPDATE checkpoints SET fence = $1", fence)
 }
 
 func TestWriter_RewoundCheckpointPassesWhatIsKnown(t *testing.T) {

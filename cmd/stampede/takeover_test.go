@@ -43,6 +43,7 @@ func (s *server) awaitLead() time.Duration {
 // Whoever writes may die at any time: another process goes on within two seconds. A slow machine may need more now and
 // then, not each time.
 func TestWriter_TakesOverFromAProcessThatDies(t *testing.T) {
+	t.Parallel()
 	on := stacktest.Start(t, stack.Options{})
 	leader := serveOn(t, on)
 	leader.awaitLead()
@@ -74,6 +75,7 @@ func TestWriter_TakesOverFromAProcessThatDies(t *testing.T) {
 
 // A process that is frozen as it writes loses the lead, and finds nothing to write when it wakes up.
 func TestWriter_FrozenOneThatWakesUpWritesNothingTwice(t *testing.T) {
+	t.Parallel()
 	on := stacktest.Start(t, stack.Options{})
 	frozen := serveOn(t, on)
 	frozen.awaitLead()

@@ -77,16 +77,27 @@ func (p *partition) enter(ctx context.Context, epoch int64) error {
 		p.engine.lookAtFences(ctx) // before the first sale
 		d.raise(epoch)
 		d.retire()
+		if err := d.mayEnter(epoch); err != nil {
+			return err
+		}
 		if d.acks == nil {
 			d.acks = newAcks(epoch, p.engine.durability(ctx))
 		}
 		d.state.Store(&doorState{open: true, epoch: epoch, acks: d.acks})
 	}
 	// Behind the store: either this sees a fence that came meanwhile, or who noted it sees the open door.
+	if err := d.mayEnter(epoch); err != nil {
+		return err
+	}
+	d.acks.alive()
+	return nil
+}
+
+// mayEnter refuses an epoch that has ended in the books.
+func (d *door) mayEnter(epoch int64) error {
 	if fence := d.fence.Load(); epoch < fence {
 		return fmt.Errorf("%w (it stands in epoch %d, in the books epoch %d has begun)", errLeftBehind, epoch, fence)
 	}
-	d.acks.alive()
 	return nil
 }
 

@@ -19,7 +19,7 @@ import (
 // An audit of four times the orders takes the same memory. The users and products are the same, and as many orders stand
 // in Redis as it keeps.
 func TestAudit_MemoryDoesNotGrowWithTheNumberOfOrders(t *testing.T) {
-	orders := 25_000
+	orders := 8_000
 	if os.Getenv("STAMPEDE_TEST_LONG") != "" {
 		orders = 2_500_000
 	}

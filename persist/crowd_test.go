@@ -68,11 +68,11 @@ func TestAudit_OfARunningShopRaisesNoFalseAlarm(t *testing.T) {
 			s, _ := start(t, shop.Config{Partitions: partitions, Hold: 200 * time.Millisecond})
 			products := []int64{s.Product(3, 100_000), s.Product(5, 40), s.Product(7, 100_000), s.Product(0, 100_000)}
 			var users []int64
-			for n := range 24 {
+			for n := range 8 {
 				users = append(users, s.User(int64(100+5000*(n%4))))
 			}
 			stop := busy(t, s.Shop, users, products, uint64(partitions))
-			for range 4 {
+			for range 2 {
 				time.Sleep(100 * time.Millisecond)
 				auditClean(t, s)
 			}

@@ -283,7 +283,7 @@ func TestRestore_EqualsWhatStoodInRedis(t *testing.T) {
 	for _, c := range []struct {
 		partitions int
 		keep       int64
-	}{{1, 10_000}, {1, 50}, {4, 50}} {
+	}{{1, 10_000}, {4, 50}} {
 		t.Run(fmt.Sprintf("P=%d keep=%d", c.partitions, c.keep), func(t *testing.T) {
 			persist.KeepEvents(t, c.keep)
 			s, conn := start(t, shop.Config{Partitions: c.partitions, Hold: 10 * time.Minute})

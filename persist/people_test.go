@@ -13,6 +13,7 @@ import (
 )
 
 func TestProduct_ChangesWhatIsGiven(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, shop.Config{Partitions: 2})
 	product := s.Product(100, 50)
 	name, price := "Better thing: 2", int64(0)
@@ -60,6 +61,7 @@ func userAtHome(t *testing.T, e *engine.Engine, create func(int64) int64, produc
 // Two shops change one price at once, buyers watch: no order is cheaper than the last change that was answered before
 // it, and in the end Redis has what Postgres has.
 func TestProduct_NoOrderTakesAPriceOlderThanTheAnswer(t *testing.T) {
+	t.Parallel()
 	const rounds, changers = 40, 6
 	s, conn := start(t, shop.Config{})
 	other := second(t, s)
@@ -124,6 +126,7 @@ func TestProduct_NoOrderTakesAPriceOlderThanTheAnswer(t *testing.T) {
 
 // Sync marks what it listed: a change that came in between is still to be listed.
 func TestSync_FinishesAChangeThatRedisMissed(t *testing.T) {
+	t.Parallel()
 	s, conn := start(t, shop.Config{})
 	product := s.Product(100, 50)
 	exec(t, conn, "UPDATE products SET price = 77, version = version + 1, in_redis = false")

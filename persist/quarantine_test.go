@@ -75,6 +75,7 @@ func rewrite(t *testing.T, s *shoptest.Shop, change func(e *engine.Entry)) {
 // Whatever the tables refuse is found among all the others, which go on; so do the steps of an order that is refused, into
 // quarantine.
 func TestQuarantine_TakesWhatTheTablesRefuseAndTheRestFlows(t *testing.T) {
+	t.Parallel()
 	s, conn := start(t, shop.Config{NoWriter: true})
 	users, product := s.Users(20, 1_000_000), s.Product(1, 1_000_000)
 	exec(t, conn, "ALTER TABLE order_items ADD CONSTRAINT seven CHECK (quantity <> 7)")
@@ -133,6 +134,7 @@ func TestQuarantine_TakesWhatTheTablesRefuseAndTheRestFlows(t *testing.T) {
 
 // An event that cannot be read takes those behind it in its entry along, and no other.
 func TestQuarantine_TakesWhatCannotBeRead(t *testing.T) {
+	t.Parallel()
 	s, conn := start(t, shop.Config{NoWriter: true})
 	users, product := s.Users(8, 1_000_000), s.Product(1, 1_000_000)
 	sideBySide(t, 200, func(i int, _ *rand.Rand) error {
@@ -165,6 +167,7 @@ func TestQuarantine_TakesWhatCannotBeRead(t *testing.T) {
 
 // More than some bad events are no bad events: somebody has been at the schema.
 func TestQuarantine_OfHundredsIsAnAlarmInstead(t *testing.T) {
+	t.Parallel()
 	s, conn := start(t, shop.Config{NoWriter: true})
 	users, product := s.Users(8, 1_000_000), s.Product(1, 1_000_000)
 	exec(t, conn, "ALTER TABLE order_items ADD CONSTRAINT seven CHECK (quantity <> 7)")
@@ -187,6 +190,7 @@ func TestQuarantine_OfHundredsIsAnAlarmInstead(t *testing.T) {
 
 // Events of a newer program are left to a newer program.
 func TestQuarantine_IsNotForEventsOfANewerProgram(t *testing.T) {
+	t.Parallel()
 	s, conn := start(t, shop.Config{NoWriter: true})
 	place(t, s, s.User(100), "k", line(s.Product(1, 10), 1))
 	rewrite(t, s, func(e *engine.Entry) { e.Version += 100 })
@@ -204,6 +208,7 @@ func TestQuarantine_IsNotForEventsOfANewerProgram(t *testing.T) {
 
 // The journal says that an order took a step, the table has it otherwise: somebody has been at the tables. The others go on.
 func TestQuarantine_TakesAStepOfAnOrderThatIsNotAsItWas(t *testing.T) {
+	t.Parallel()
 	for _, tampering := range []string{"DELETE FROM orders", "UPDATE orders SET status = 'CANCELED'"} {
 		s, conn := start(t, shop.Config{})
 		user, product := s.User(1000), s.Product(100, 10)

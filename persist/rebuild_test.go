@@ -98,6 +98,7 @@ func spoil(t *testing.T, conn *pgx.Conn) {
 }
 
 func TestRebuild_MakesTheSameRowsAgain(t *testing.T) {
+	t.Parallel()
 	s, conn := start(t, shop.Config{Hold: shortHold})
 	kinds(t, s, func() {})
 	s.Written()
@@ -131,6 +132,7 @@ func TestRebuild_MakesTheSameRowsAgain(t *testing.T) {
 
 // Several partitions and epochs, and everything gone.
 func TestRebuild_OfEmptiedTables(t *testing.T) {
+	t.Parallel()
 	s, conn := start(t, shop.Config{Partitions: 3, Hold: 300 * time.Millisecond})
 	products := []int64{s.Product(3, 100_000), s.Product(5, 40), s.Product(7, 100_000)}
 	var users []int64
@@ -178,6 +180,7 @@ func awaitNoHolds(t *testing.T, s *shoptest.Shop, conn *pgx.Conn) {
 
 // While the tables are compared the writer waits, sales go on, and readers read what was there before.
 func TestRebuild_BesideARunningShop(t *testing.T) {
+	t.Parallel()
 	s, conn := start(t, shop.Config{})
 	product := s.Product(1, 1_000_000)
 	users := []int64{s.User(1_000_000), s.User(1_000_000), s.User(1_000_000)}
@@ -231,6 +234,7 @@ func TestRebuild_BesideARunningShop(t *testing.T) {
 }
 
 func TestRebuild_CutShortChangesNothing(t *testing.T) {
+	t.Parallel()
 	s, conn := start(t, shop.Config{Hold: shortHold})
 	kinds(t, s, func() {})
 	s.Written()

@@ -212,6 +212,7 @@ func (m *books) compare() {
 // Days of orders, payments hours later and refunds days later, in several partitions: reports show at any moment what
 // follows from the answers.
 func TestReports_EqualAModelOverDays(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, shop.Config{Partitions: 3, Hold: 30 * 24 * time.Hour})
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -249,6 +250,7 @@ func TestReports_EqualAModelOverDays(t *testing.T) {
 
 // However many ask while the shop sells, each sees what was answered before.
 func TestReports_ShowWhatWasAnsweredBefore(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, shop.Config{Partitions: 2})
 	keys := s.Engine.Keys()
 	near := map[int]int64{} // a product that the users of a partition can buy
@@ -284,6 +286,7 @@ func TestReports_ShowWhatWasAnsweredBefore(t *testing.T) {
 
 // A writer that is behind, or a Redis that is gone, does not take the reports away.
 func TestReports_AnswerFromTheBooksAsTheyStand(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, shop.Config{})
 	user, product := s.User(1000), s.Product(10, 100)
 	order := place(t, s, user, "k", line(product, 2))
@@ -343,6 +346,7 @@ func TestReports_AnswerFromTheBooksAsTheyStand(t *testing.T) {
 }
 
 func TestReports_OfNothingAndOfMuch(t *testing.T) {
+	t.Parallel()
 	s, conn := start(t, shop.Config{})
 	show := func(q engine.SalesQuery) (rows []engine.Sale, more bool, err error) {
 		more, err = s.Books.SalesReport(t.Context(), q, func(s engine.Sale) error { rows = append(rows, s); return nil })
@@ -385,6 +389,7 @@ func TestReports_OfNothingAndOfMuch(t *testing.T) {
 }
 
 func TestLedger_OfNobodyAndOfNothing(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, shop.Config{})
 	if postings, more, err := s.Books.Ledger(t.Context(), s.User(0), engine.Position{}, 50); len(postings) != 0 || more || err != nil {
 		t.Errorf("of a user who did nothing: %v, more %v, %v", postings, more, err)

@@ -15,6 +15,7 @@ import (
 )
 
 func TestWriter_DerivesTheTablesFromTheJournal(t *testing.T) {
+	t.Parallel()
 	s, conn := start(t, shop.Config{})
 	user, a, b := s.User(10_000), s.Product(100, 50), s.Product(7, 9)
 	order := place(t, s, user, "k", line(a, 2), line(b, 3), line(a, 1))
@@ -46,6 +47,7 @@ func TestWriter_DerivesTheTablesFromTheJournal(t *testing.T) {
 }
 
 func TestWriter_TwoAtOnceWriteNothingTwice(t *testing.T) {
+	t.Parallel()
 	s, conn := start(t, shop.Config{})
 	user, product := s.User(100_000_000), s.Product(1, 100_000)
 	other := s.Open()
@@ -73,6 +75,7 @@ func TestWriter_TwoAtOnceWriteNothingTwice(t *testing.T) {
 
 // A writer that was frozen before a repair knows the old fence: its transaction finds nothing to move.
 func TestWriter_StaleWriterCannotCommitPastARepair(t *testing.T) {
+	t.Parallel()
 	s, conn := start(t, shop.Config{})
 	user, product := s.User(10_000), s.Product(1, 100)
 	s.Written()
@@ -103,6 +106,7 @@ func TestWriter_StaleWriterCannotCommitPastARepair(t *testing.T) {
 }
 
 func TestWriter_RewoundCheckpointPassesWhatIsKnown(t *testing.T) {
+	t.Parallel()
 	s, conn := start(t, shop.Config{})
 	user, product := s.User(10_000), s.Product(1, 100)
 	s.Written()
@@ -122,6 +126,7 @@ func TestWriter_RewoundCheckpointPassesWhatIsKnown(t *testing.T) {
 }
 
 func TestWriter_GapStopsWithAnAlarm(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, shop.Config{NoWriter: true})
 	user, product := s.User(10_000), s.Product(1, 100)
 	place(t, s, user, "a", line(product, 1))
@@ -157,6 +162,7 @@ func TestWriter_GapStopsWithAnAlarm(t *testing.T) {
 }
 
 func TestWriter_PostgresGoneCostsLagNotOrders(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, shop.Config{})
 	users, product := []int64{s.User(1_000_000), s.User(1_000_000)}, s.Product(1, 100_000)
 	stop := load(t, s.Engine.Place, users, product)
@@ -192,6 +198,7 @@ func TestWriter_PostgresGoneCostsLagNotOrders(t *testing.T) {
 }
 
 func TestWriter_BacklogCapRefusesOrdersUntilItDrains(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, shop.Config{BacklogCap: 20_000})
 	user, product := s.User(1_000_000), s.Product(1, 100_000)
 	first := place(t, s, user, "early", line(product, 1))
@@ -222,6 +229,7 @@ func TestWriter_BacklogCapRefusesOrdersUntilItDrains(t *testing.T) {
 }
 
 func TestWriter_TrimsBehindTheCheckpoint(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, shop.Config{})
 	product := s.Product(1, 1_000_000)
 	var users []int64

@@ -96,24 +96,33 @@ type PlaceRequest struct {
 // Place places an order, all in one step or not at all: with Later it holds the stock until the deadline, otherwise it
 // is paid from the user's balance. The second result says that an earlier call with the same key and request placed it.
 func (e *Engine) Place(ctx context.Context, r PlaceRequest) (Order, bool, error) {
-	lines, err := mergeLines(r.Lines)
+	op, err := e.placing(r)
 	if err != nil {
 		return Order{}, false, err
 	}
+	return e.place(ctx, op, r.Later)
+}
+
+// placing checks a request and makes an operation of it.
+func (e *Engine) placing(r PlaceRequest) (placeOp, error) {
+	lines, err := mergeLines(r.Lines)
+	if err != nil {
+		return placeOp{}, err
+	}
 	if err := checkUser(r.UserID); err != nil {
-		return Order{}, false, err
+		return placeOp{}, err
 	}
 	if err := checkKey(r.Key); err != nil {
-		return Order{}, false, err
+		return placeOp{}, err
 	}
 	route := "POST /order"
 	if r.Later {
 		route = "POST /order later"
 	}
-	return e.place(ctx, placeOp{
+	return placeOp{
 		user: r.UserID, key: r.Key, lines: lines, order: e.ids.next(),
 		fingerprint: fingerprintLines(route, r.UserID, r.Lines),
-	}, r.Later)
+	}, nil
 }
 
 // place has an order placed, paid at once or held.

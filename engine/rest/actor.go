@@ -29,7 +29,7 @@ func (s *Server) identify(ctx *fasthttp.RequestCtx, access access) (who caller, 
 	if access == public || access == probe {
 		return caller{}, nil
 	}
-	text, given, err := bearer(ctx)
+	text, given, err := bearer(&ctx.Request.Header)
 	if err != nil {
 		return caller{}, err
 	}
@@ -117,8 +117,8 @@ func headerUser(ctx *fasthttp.RequestCtx) (int64, error) {
 var scheme = []byte("Bearer ")
 
 // bearer returns the request's token, nil where it brings another credential or none.
-func bearer(ctx *fasthttp.RequestCtx) (token []byte, given bool, err error) {
-	headers := ctx.Request.Header.PeekAll(fasthttp.HeaderAuthorization)
+func bearer(h *fasthttp.RequestHeader) (token []byte, given bool, err error) {
+	headers := h.PeekAll(fasthttp.HeaderAuthorization)
 	switch len(headers) {
 	case 0:
 		return nil, false, nil

@@ -24,7 +24,7 @@ const (
 )
 
 // errand is a request of a route that succeeds for those who may make it. In body and says, USER stands for the buyer
-// whom it is about, PRODUCT for a product, and EMAIL for a fresh address.
+// whom it is about, PRODUCT for a product, EMAIL for a fresh address, and KEY for a fresh key.
 type errand struct {
 	route string // as the server names it; {id} is an id of the buyer's
 	manner
@@ -51,6 +51,7 @@ var errands = []errand{
 	{"POST /order/{id}/payment", buyers, `{}`, 200, `"user_id":"USER"`, hidden},
 	{"POST /order/{id}/cancel", both, `{"reason":"x"}`, 200, `"user_id":"USER"`, hidden},
 	{"GET /orders", both, "", 200, "", outcome{}},
+	{"POST /orders/batch", admins, `{"orders":[{"idempotency_key":"KEY","user_id":USER,"items":[{"product_id":PRODUCT,"quantity":1}]}]}`, 200, `{"results":[{"status":201,"order":{"id":`, outcome{}},
 	{"POST /cart/add", buyers, `{"product_id":PRODUCT,"quantity":1}`, 200, `"user_id":"USER"`, outcome{}},
 	{"GET /cart", buyers, "", 200, `"user_id":"USER"`, outcome{}},
 	{"POST /cart/order", buyers, `{}`, 201, `"user_id":"USER"`, outcome{}},
@@ -170,7 +171,9 @@ func (c *cast) request(e errand, a actor, method string, user int64, held string
 	if a.query != "" {
 		path += "?" + a.query
 	}
-	body := strings.NewReplacer("PRODUCT", fmt.Sprint(c.product), "EMAIL", freshKey()+"@example.com").Replace(e.body)
+	body := strings.NewReplacer(
+		"PRODUCT", fmt.Sprint(c.product), "EMAIL", freshKey()+"@example.com", "USER", fmt.Sprint(user), "KEY", freshKey(),
+	).Replace(e.body)
 	if a.body != 0 {
 		if body == "" || e.manner == admins {
 			return ""

@@ -27,18 +27,26 @@ var encoder = sonic.Config{SortMapKeys: true}.Froze()
 // id is a 64-bit id of a request: a decimal string or an integer there. 0 stands for one that is missing.
 type id int64
 
-const malformedID id = -1
+const (
+	malformedID id = -1 // another string or integer
+	mistypedID  id = -2 // neither of them
+)
 
 // UnmarshalJSON takes whatever stands there; what is no id is refused where its name is known.
 func (i *id) UnmarshalJSON(b []byte) error {
+	text := b
 	if len(b) > 2 && b[0] == '"' && b[len(b)-1] == '"' {
-		b = b[1 : len(b)-1]
+		text = b[1 : len(b)-1]
 	}
-	n, ok := digits(b)
-	if !ok {
-		n = int64(malformedID)
+	n, ok := digits(text)
+	switch {
+	case ok:
+		*i = id(n)
+	case b[0] == '"' || len(bytes.Trim(b, "-0123456789")) == 0:
+		*i = malformedID
+	default:
+		*i = mistypedID
 	}
-	*i = id(n)
 	return nil
 }
 

@@ -174,6 +174,9 @@ func readID(d *jsontext.Decoder, to *id) bool {
 	}
 	raw := string(v)
 	*to = malformedID
+	if kind := v.Kind(); kind != '"' && (kind != '0' || strings.ContainsAny(raw, ".eE")) {
+		*to = mistypedID
+	}
 	if n, ok := bigID(strings.TrimSuffix(strings.TrimPrefix(raw, `"`), `"`)); ok && (raw[0] == '"') == (raw[len(raw)-1] == '"') {
 		*to = id(n)
 	}

@@ -87,6 +87,11 @@ func (s *Server) refuse(ctx *fasthttp.RequestCtx, route string, p *problem, err 
 		ctx.Response.Header.Del(fasthttp.HeaderAllow) // the router has set it before other gates were passed
 	}
 	p.write(&ctx.Response)
+	s.noted(ctx, route, p, err)
+}
+
+// noted counts a problem, and logs it where an operator should hear of it.
+func (s *Server) noted(ctx *fasthttp.RequestCtx, route string, p *problem, err error) {
 	s.metrics.refused(p.code)
 	s.refusals.note(ctx, s.limits.client(ctx), route, p, err)
 }

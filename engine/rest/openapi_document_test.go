@@ -172,6 +172,8 @@ func TestOpenAPI_HasTheServersLimits(t *testing.T) {
 		schemas + "ProductPage/properties/items/maxItems":               rest.LimitMax,
 		schemas + "OrderPage/properties/items/maxItems":                 rest.LimitMax,
 		schemas + "SalesPage/properties/items/maxItems":                 rest.LimitMax,
+		schemas + "NewOrders/properties/orders/maxItems":                rest.BatchOrdersMax,
+		schemas + "OrderResults/properties/results/maxItems":            rest.BatchOrdersMax,
 		schemas + "LedgerPage/properties/items/maxItems":                rest.LimitMax,
 		schemas + "Top/properties/items/maxItems":                       engine.TopMax,
 		schemas + "Seller/properties/rank/maximum":                      engine.TopMax,
@@ -198,7 +200,7 @@ func TestOpenAPI_HasTheServersLimits(t *testing.T) {
 		t.Errorf("%s is missing, the server's is %d", at, limit)
 	}
 	for _, text := range []string{
-		fmt.Sprintf("body up to %d KiB", rest.BodyMax>>10), fmt.Sprintf("headers up to %d KiB", rest.HeaderMax>>10),
+		fmt.Sprintf("body up to %d KiB (an admin's batch: %d MiB)", rest.BodyMax>>10, rest.BatchBodyMax>>20), fmt.Sprintf("headers up to %d KiB", rest.HeaderMax>>10),
 		fmt.Sprintf("within %d seconds", int(rest.ReadTimeout.Seconds())), fmt.Sprintf("1 to %d printable characters", engine.KeyMax),
 		fmt.Sprintf("one of 1 to %d letters", rest.RequestIDMax), fmt.Sprintf("with %d,000 connections", rest.ConnsPerIPMax/1000),
 	} {

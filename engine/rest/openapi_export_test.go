@@ -20,15 +20,17 @@ func RouteAccesses() (all []RouteAccess) {
 
 // Limits of this package that the document names.
 const (
-	BodyMax       = bodyMax
-	HeaderMax     = headerMax
-	ReadTimeout   = readTimeout
-	EmailMax      = emailMax
-	LimitMax      = limitMax
-	LimitDefault  = limitDefault
-	TopDefault    = topDefault
-	RequestIDMax  = requestIDMax
-	ConnsPerIPMax = connsPerIPMax
+	BodyMax        = bodyMax
+	BatchBodyMax   = batchBodyMax
+	BatchOrdersMax = batchOrdersMax
+	HeaderMax      = headerMax
+	ReadTimeout    = readTimeout
+	EmailMax       = emailMax
+	LimitMax       = limitMax
+	LimitDefault   = limitDefault
+	TopDefault     = topDefault
+	RequestIDMax   = requestIDMax
+	ConnsPerIPMax  = connsPerIPMax
 )
 
 // OpenAPI is the document as it is served.

@@ -33,6 +33,14 @@ func (b *broken) Place(context.Context, engine.PlaceRequest) (engine.Order, bool
 	return engine.Order{}, false, b.err
 }
 
+// PlaceEach panics of what nobody foresaw: an error is that of an order, and fails no request.
+func (b *broken) PlaceEach(_ context.Context, requests []engine.PlaceRequest) []engine.Placed {
+	if !errors.Is(b.err, engine.ErrUnavailable) && !errors.Is(b.err, engine.ErrUnknown) {
+		panic(b.err)
+	}
+	return slices.Repeat([]engine.Placed{{Err: b.err}}, len(requests))
+}
+
 func (b *broken) Order(context.Context, int64, int64) (engine.Order, error) {
 	return engine.Order{}, b.err
 }

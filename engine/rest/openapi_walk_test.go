@@ -58,7 +58,7 @@ func (d *document) order(operation, id string) request {
 func (d *document) successes(s *server) {
 	for _, id := range []string{
 		"createUser", "getUser", "chargeBalance", "getBalance", "createProduct", "updateProduct", "changeStock", "getProduct",
-		"addToCart", "orderCart", "addToCart", "getCart", "removeFromCart", "placeOrder", "topProducts", "salesReport", "userLedger",
+		"addToCart", "orderCart", "addToCart", "getCart", "removeFromCart", "placeOrder", "placeOrders", "topProducts", "salesReport", "userLedger",
 		"healthz", "readyz", "metrics", "openapi", "docs", "docsFile",
 	} {
 		status := 200
@@ -154,6 +154,16 @@ func (d *document) refusals(s *server) {
 	} {
 		d.want(s, c.status, c.code, c.request)
 	}
+	each := func(user, product, quantity int64) string {
+		return fmt.Sprintf(`{"idempotency_key":%q,"user_id":%d,"items":[{"product_id":%d,"quantity":%d}]}`, freshKey(), user, product, quantity)
+	}
+	batch := request{"POST", "/orders/batch", `{"orders":[` + strings.Join([]string{
+		each(1, 2, 1), each(99_999, 1, 1), each(1, 99_999, 1), each(1, scarce, 2), each(poor, scarce, 1), each(1, 2, 0), `{}`,
+		`{"idempotency_key":"twice","user_id":1,"items":[{"product_id":2,"quantity":1}]}`, `{"idempotency_key":"twice","user_id":1,"items":[{"product_id":2,"quantity":2}]}`,
+		`{"user_id":1,"items":[{"product_id":2,"quantity":1}]}`,
+	}, ",") + `]}`, asAdmin}
+	d.want(s, 200, "", batch)
+	d.want(s, 200, "", batch) // with replays
 	d.want(s, 200, "", request{"DELETE", fmt.Sprint("/cart/remove?product_id=", scarce), "", mine})
 	d.want(s, 200, "", request{"POST", "/balance/charge", `{"amount":49}`, one("X-User-Id", rich)})
 	d.want(s, 409, "balance_limit", request{"POST", "/order/" + gone + "/cancel", "", one("X-User-Id", rich)})

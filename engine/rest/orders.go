@@ -58,12 +58,9 @@ func (s *Server) placeOrder(ctx *fasthttp.RequestCtx, who caller) error {
 	if err != nil {
 		return err
 	}
-	lines := make([]engine.Line, len(in.Items))
-	for i, item := range in.Items {
-		if item.ProductID <= 0 {
-			return noID("items[" + strconv.Itoa(i) + "].product_id")
-		}
-		lines[i] = engine.Line{ProductID: int64(item.ProductID), Quantity: item.Quantity}
+	lines, err := linesOf(in.Items)
+	if err != nil {
+		return err
 	}
 	order, replayed, err := s.cfg.Sales.Place(context.Background(), engine.PlaceRequest{
 		UserID: user, Lines: lines, Later: later, Key: key,
@@ -72,6 +69,17 @@ func (s *Server) placeOrder(ctx *fasthttp.RequestCtx, who caller) error {
 		return err
 	}
 	return replyOnce(ctx, fasthttp.StatusCreated, replayed, orderOf(&order))
+}
+
+func linesOf(items []lineRequest) ([]engine.Line, error) {
+	lines := make([]engine.Line, len(items))
+	for i, item := range items {
+		if item.ProductID <= 0 {
+			return nil, noID("items[" + strconv.Itoa(i) + "].product_id")
+		}
+		lines[i] = engine.Line{ProductID: int64(item.ProductID), Quantity: item.Quantity}
+	}
+	return lines, nil
 }
 
 // paysLater reads the field payment.

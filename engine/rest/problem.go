@@ -63,7 +63,7 @@ var (
 	cartEmpty        = &problem{status: 409, code: "cart_empty", title: "The cart is empty", detail: "There is nothing in the cart to order."}
 	emailTaken       = &problem{status: 409, code: "email_taken", title: "Email is taken", detail: "Another user has this email."}
 	requestTooSlow   = &problem{status: 408, code: "request_timeout", title: "The request took too long to arrive", detail: "A request must have arrived within 15 seconds. It was not carried out."}
-	bodyTooLarge     = &problem{status: 413, code: "payload_too_large", title: "The body is too large", detail: "A body has at most 64 KiB."}
+	bodyTooLarge     = &problem{status: 413, code: "payload_too_large", title: "The body is too large", detail: "A body has at most 64 KiB; that of POST /orders/batch, sent with the admin token, 1 MiB."}
 	wrongMediaType   = &problem{status: 415, code: "unsupported_media_type", title: "The body must be JSON", detail: "Send the body as Content-Type: application/json."}
 	keyReused        = &problem{status: 422, code: "idempotency_key_reused", title: "Idempotency-Key was used before", detail: "This key was used with another method, path or body. Use a new key for a new request."}
 	headersTooLarge  = &problem{status: 431, code: "headers_too_large", title: "The headers are too large", detail: "Request line and headers have at most 8 KiB together."}
@@ -115,21 +115,26 @@ func asProblem(ctx *fasthttp.RequestCtx, err error) *problem {
 	return internal.with("The request failed for a reason on our side. Its id in the log is %s.", id).field("id", id)
 }
 
-// write makes the problem the answer.
-func (p *problem) write(r *fasthttp.Response) {
+// body is the problem as JSON has it.
+func (p *problem) body() map[string]any {
 	body := map[string]any{
 		"type": "urn:stampede:problem:" + p.code, "title": p.title, "status": p.status, "code": p.code, "detail": p.detail,
 	}
 	for name, value := range p.extra {
 		body[name] = value
 	}
+	return body
+}
+
+// write makes the problem the answer.
+func (p *problem) write(r *fasthttp.Response) {
 	if p.retryAfter > 0 {
 		r.Header.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(p.retryAfter))
 	}
 	if p.challenge != "" {
 		r.Header.Set(fasthttp.HeaderWWWAuthenticate, p.challenge)
 	}
-	text, err := encoder.Marshal(body)
+	text, err := encoder.Marshal(p.body())
 	if err != nil {
 		text = nil // a map of strings and numbers always encodes
 	}

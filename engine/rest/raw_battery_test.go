@@ -71,6 +71,7 @@ func TestAPI_BadInput(t *testing.T) {
 		{"lists", (*battery).badLists},
 		{"media types", (*battery).badMedia},
 		{"sizes", (*battery).badSizes},
+		{"batches", (*battery).badBatches},
 		{"framing", (*battery).badFraming},
 		{"chunks", (*battery).badChunks},
 		{"request lines", (*battery).badRequestLines},
@@ -112,6 +113,12 @@ func (b *battery) takers() []taker {
 	}
 }
 
+// all are the takers, and the batch, which answers what is wrong with the values of an order inside a success.
+func (b *battery) all() []taker {
+	batch := fmt.Sprintf(`{"orders":[{"idempotency_key":%q,"user_id":%d,"items":[{"product_id":%d,"quantity":2}]}]}`, freshKey(), b.buyer, b.product)
+	return append(b.takers(), taker{"POST", "/orders/batch", batch, 200, "Authorization: Bearer " + adminToken})
+}
+
 // with is a request of the taker with another body.
 func (k taker) with(body string, headers ...string) string {
 	return call(k.method, k.path, body, append([]string{k.as, "Content-Type: application/json"}, headers...)...)
@@ -121,7 +128,7 @@ func (k taker) with(body string, headers ...string) string {
 func (b *battery) takesThem() {
 	b.t.Helper()
 	conn := b.dial()
-	for _, k := range b.takers() {
+	for _, k := range b.all() {
 		if _, err := conn.Write([]byte(k.with(k.body))); err != nil {
 			b.t.Fatal(err)
 		}

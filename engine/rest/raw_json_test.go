@@ -10,7 +10,7 @@ import (
 
 // badJSON are bodies that no route takes, whatever its fields.
 func (b *battery) badJSON() {
-	for _, k := range b.takers() {
+	for _, k := range b.all() {
 		var rows []row
 		refuse := func(code, detail string, bodies ...string) {
 			for _, body := range bodies {

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// badSizes are bodies over 64 KiB and headers over 8 KiB. Both are answered as soon as that is known.
+// badSizes are bodies over 64 KiB (badBatches has those over 1 MiB) and headers over 8 KiB. Both are answered as soon as that is known.
 func (b *battery) badSizes() {
 	user := fmt.Sprintf("X-User-Id: %d", b.buyer)
 	large := strings.Repeat(" ", 64<<10+1)
@@ -60,7 +60,7 @@ func (b *battery) badSizes() {
 
 // badMedia are bodies that are no JSON by what their headers say.
 func (b *battery) badMedia() {
-	for _, k := range b.takers() {
+	for _, k := range b.all() {
 		var rows []row
 		for _, media := range []string{
 			"Content-Type", "Content-Type:", "Content-Type: ", "Content-Type: text/plain", "Content-Type: text/json", "Content-Type: */*", "Content-Type: application/*",

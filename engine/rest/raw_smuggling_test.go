@@ -134,7 +134,7 @@ func (b *battery) pipelines(hidden string) {
 
 // cutOff are requests whose clients go away before their end. Nobody may take what came for a whole request.
 func (b *battery) cutOff() {
-	for _, k := range b.takers() {
+	for _, k := range b.all() {
 		request := k.with(k.body)
 		headers := strings.Index(request, "\r\n\r\n") + 4
 		for _, length := range []int{0, 1, 10, headers / 2, headers - 3, headers - 1, headers, len(request) - 2, len(request) - 1} {

@@ -47,6 +47,7 @@ func (s *Server) routes() []route {
 		{"POST", "/order/{id}/payment", buyerOnly, s.pay},
 		{"POST", "/order/{id}/cancel", adminOrBuyer, s.cancel},
 		{"GET", "/orders", adminOrBuyer, s.listOrders},
+		{"POST", batchPath, adminOnly, s.placeBatch},
 		{"POST", "/cart/add", buyerOnly, s.addToCart},
 		{"DELETE", "/cart/remove", buyerOnly, s.removeFromCart},
 		{"GET", "/cart", buyerOnly, s.getCart},

@@ -18,6 +18,7 @@ import (
 // Sales is what is decided in Redis: *engine.Engine.
 type Sales interface {
 	Place(ctx context.Context, r engine.PlaceRequest) (order engine.Order, replayed bool, err error)
+	PlaceEach(ctx context.Context, requests []engine.PlaceRequest) []engine.Placed
 	Order(ctx context.Context, id, user int64) (engine.Order, error)
 	Charge(ctx context.Context, r engine.ChargeRequest) (c engine.Charged, replayed bool, err error)
 	Balance(ctx context.Context, user int64) (int64, error)
@@ -78,6 +79,7 @@ type Config struct {
 // Limits of HTTP; see the contract.
 const (
 	bodyMax        = 64 << 10
+	batchBodyMax   = 1 << 20 // of POST /orders/batch, for an admin: see bodyLimit
 	headerMax      = 8 << 10
 	readTimeout    = 15 * time.Second
 	idleTimeout    = 75 * time.Second
@@ -128,6 +130,7 @@ func New(cfg Config) (*Server, error) {
 		Handler:                      s.handler(),
 		ErrorHandler:                 s.protocolError,
 		ExpectHandler:                s.expect,
+		HeaderReceived:               s.headerReceived,
 		ReadBufferSize:               headerMax,
 		ReadTimeout:                  cfg.ReadTimeout,
 		WriteTimeout:                 cfg.ReadTimeout,

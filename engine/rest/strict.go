@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-const depthMax = 8 // the deepest body of the API nests three levels
+const depthMax = 8 // the deepest body of the API nests five levels
 
 // strict refuses what JSON decoders wave through and this API does not: a body that is no object, duplicate keys,
 // null, invalid UTF-8, NUL and lone surrogates in strings, deep nesting. It checks tokens, not grammar: that is the

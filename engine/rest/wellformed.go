@@ -79,7 +79,7 @@ func ambiguous(raw []byte, old bool) string {
 
 // expect answers Expect: 100-continue, so that no client sends a body that will not be read.
 func (s *Server) expect(ctx *fasthttp.RequestCtx) (status int) {
-	if ctx.Request.Header.ContentLength() <= bodyMax {
+	if ctx.Request.Header.ContentLength() <= s.bodyLimit(&ctx.Request.Header) {
 		return fasthttp.StatusContinue
 	}
 	s.head(ctx)

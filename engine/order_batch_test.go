@@ -13,17 +13,23 @@ import (
 )
 
 // Several orders placed together end as if each had been placed after the one before: with enough of everything none depends
-// on another but by its key. Calls of three operations, two at a time, would let equal keys overtake each other.
+// on another but by its key. Calls of one operation, four at a time and some much larger than others, would let equal keys
+// overtake each other.
 func TestPlaceEach_EqualsPlaceOneByOne(t *testing.T) {
 	const buyers = 3
-	r := lab.open(t).room(t, 0, engine.Config{BatchMax: 3, Workers: 4})
+	r := lab.open(t).room(t, 0, engine.Config{BatchMax: 1, Workers: 4})
 	r.fund(t, 1_000_000_000, 1_000_000_000, 10, 1_000_000_000, 1_000_000_000, 10) // the second three do the same as the first
 	r.stock(t, listing(1, 20, engine.StockMax), listing(2, 30, engine.StockMax), listing(3, 1, 0))
+	var large []engine.Line
+	for p := int64(100); p < 100+engine.LinesMax; p++ {
+		r.stock(t, listing(p, 1, engine.StockMax))
+		large = append(large, engine.Line{ProductID: p, Quantity: 1})
+	}
 	e, ctx, round := r.run(t), context.Background(), 0
 	rapid.Check(t, func(t *rapid.T) {
 		round++
 		requests := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) engine.PlaceRequest {
-			return engine.PlaceRequest{
+			q := engine.PlaceRequest{
 				UserID: rapid.SampledFrom([]int64{1, 1, 2, 2, 3, engine.IDMax + 1}).Draw(t, "user"),
 				Key:    fmt.Sprint("round ", round, " key ", rapid.IntRange(1, 6).Draw(t, "key")),
 				Lines: []engine.Line{{
@@ -31,6 +37,10 @@ func TestPlaceEach_EqualsPlaceOneByOne(t *testing.T) {
 					Quantity:  rapid.SampledFrom([]int64{1, 1, 1, 2, 0}).Draw(t, "quantity"),
 				}},
 			}
+			if rapid.IntRange(0, 3).Draw(t, "size") == 0 {
+				q.Lines = large
+			}
+			return q
 		}), 0, 40).Draw(t, "requests")
 		ends := e.PlaceEach(ctx, requests)
 		if len(ends) != len(requests) {

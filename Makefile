@@ -78,6 +78,10 @@ bench-memory: setup build ## Bytes of Redis memory an order and a user, in half 
 bench-micro: setup ## Microbenchmarks of the hot path, COUNT times each, for benchstat
 	@go test -count $(COUNT) $(MICRO)
 
+.PHONY: profile
+profile: setup build ## CPU and allocation profiles of a flash sale, left in profiles/
+	go run ./bench profile
+
 .PHONY: lint
 lint: tools ## Check format, go vet, golangci-lint (also who may import whom) and the Lua scripts
 	@.make/lint
@@ -98,5 +102,5 @@ tools: ## Install the linters at their pinned versions, if missing
 
 .PHONY: clean
 clean: ## Remove what was built (never the data in .stampede)
-	rm -rf bin
+	rm -rf bin profiles
 	rm -f coverage.* *.out *.prof *.pprof *.test

@@ -8,6 +8,8 @@ ARGS ?=
 # take longest come first, so that none of them is left to run alone at the end.
 PKG ?= ./persist ./cmd/stampede ./engine/rest ./...
 TESTFLAGS ?=
+# How often `make bench-micro` runs each benchmark: benchstat wants several.
+COUNT ?= 6
 # How long `make fuzz` looks for bad input to each parser.
 FUZZTIME ?= 30s
 
@@ -26,6 +28,8 @@ TOOLBIN = $(shell .make/tools --bindir)
 
 # Packages start their own Redis and Postgres: two of them at a time are enough for a small machine.
 GOTEST = CGO_ENABLED=1 go test -race -count=1 -p 2
+# Benchmarks of the hot path. A rebuild and a restore take longer, and have figures of their own.
+MICRO = -run '^$$' -bench . -skip 'Rebuild|Restore' ./engine ./engine/rest ./engine/rest/token ./persist
 
 .PHONY: help
 help: ## Show this list
@@ -51,6 +55,8 @@ run: setup build ## Set up, build, and start everything with a demo catalogue (A
 .PHONY: test
 test: setup-test ## Run every test under the race detector, against real Redis and Postgres
 	$(GOTEST) -timeout 9m $(TESTFLAGS) $(PKG)
+# Once through each microbenchmark, so that none of them rots: for the whole suite only.
+	$(if $(TESTFLAGS)$(filter-out file,$(origin PKG)),,STAMPEDE_BENCH_ORDERS=10 GORACE=atexit_sleep_ms=0 $(GOTEST) -benchtime 1x $(MICRO))
 
 .PHONY: test-long
 test-long: setup-test ## The same with the long tests at their full counts (hours)
@@ -67,6 +73,14 @@ bench-smoke: setup build ## A few seconds of each benchmark, to see that they ru
 .PHONY: bench-memory
 bench-memory: setup build ## Bytes of Redis memory an order and a user, in half a minute
 	go run ./bench memory
+
+.PHONY: bench-micro
+bench-micro: setup ## Microbenchmarks of the hot path, COUNT times each, for benchstat
+	@go test -count $(COUNT) $(MICRO)
+
+.PHONY: profile
+profile: setup build ## CPU and allocation profiles of a flash sale, left in profiles/
+	go run ./bench profile
 
 .PHONY: lint
 lint: tools ## Check format, go vet, golangci-lint (also who may import whom) and the Lua scripts
@@ -88,5 +102,5 @@ tools: ## Install the linters at their pinned versions, if missing
 
 .PHONY: clean
 clean: ## Remove what was built (never the data in .stampede)
-	rm -rf bin
+	rm -rf bin profiles
 	rm -f coverage.* *.out *.prof *.pprof *.test

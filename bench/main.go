@@ -12,9 +12,10 @@ import (
 )
 
 type cli struct {
-	Smoke       smokeCmd  `cmd:"" help:"Orders a second and CPU an order beside an empty handler, in about 15 seconds."`
-	Memory      memoryCmd `cmd:"" help:"Bytes of Redis memory an order and a user, once they are in PostgreSQL."`
-	EmptyServer emptyCmd  `cmd:"" hidden:"" help:"The baseline, started by the other commands: the same HTTP server whose shop does nothing."`
+	Smoke       smokeCmd   `cmd:"" help:"Orders a second and CPU an order beside an empty handler, in about 15 seconds."`
+	Memory      memoryCmd  `cmd:"" help:"Bytes of Redis memory an order and a user, once they are in PostgreSQL."`
+	Profile     profileCmd `cmd:"" help:"CPU and allocation profiles of Stampede while a crowd buys one product."`
+	EmptyServer emptyCmd   `cmd:"" hidden:"" help:"The baseline, started by the other commands: the same HTTP server whose shop does nothing."`
 }
 
 // Exit codes beside 0.

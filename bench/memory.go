@@ -10,6 +10,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
+
+	"stampede/bench/load"
 )
 
 // memoryCmd is `bench memory`.
@@ -112,19 +114,19 @@ func (m *memory) measure(ctx context.Context, s *shop, client *redis.Client) (*m
 	if err != nil {
 		return nil, err
 	}
-	load, err := dial(ctx, s.addr, m.connections)
+	generator, err := load.Dial(ctx, s.addr, m.connections)
 	if err != nil {
 		return nil, err
 	}
-	defer load.close() //nolint:errcheck // nothing is in flight
+	defer generator.Close() //nolint:errcheck // nothing is in flight
 	m.say("Placing %d orders that Redis is to let go, then %d that are measured", m.settled, m.orders)
-	if _, err := m.place(ctx, s, load, g, "settle", m.settled); err != nil {
+	if _, err := m.place(ctx, s, generator, g, "settle", m.settled); err != nil {
 		return nil, err
 	}
 	if before, err = usedMemory(ctx, client); err != nil {
 		return nil, err
 	}
-	if r.Orders, err = m.place(ctx, s, load, g, "measure", m.orders); err != nil {
+	if r.Orders, err = m.place(ctx, s, generator, g, "measure", m.orders); err != nil {
 		return nil, err
 	}
 	if after, err = usedMemory(ctx, client); err != nil {
@@ -143,12 +145,12 @@ func (m *memory) measure(ctx context.Context, s *shop, client *redis.Client) (*m
 }
 
 // place places at least n orders and waits until they are in the books and the shop is at rest.
-func (m *memory) place(ctx context.Context, s *shop, load *generator, g goods, name string, n int) (int64, error) {
-	recorder := newRecorder()
-	sources := newUniformOrders(g, name, 1, m.connections)
-	for recorder.tally().accepted < int64(n) {
-		load.closedLoop(ctx, 250*time.Millisecond, sources, recorder)
-		if wrong := recorder.tally().wrong(); wrong != "" {
+func (m *memory) place(ctx context.Context, s *shop, generator *load.Generator, g load.Goods, name string, n int) (int64, error) {
+	recorder := load.NewRecorder()
+	sources := load.NewUniformOrders(g, name, 1, m.connections)
+	for recorder.Tally().Accepted < int64(n) {
+		generator.ClosedLoop(ctx, 250*time.Millisecond, sources, recorder)
+		if wrong := recorder.Tally().Wrong(); wrong != "" {
 			return 0, s.explain(errors.New(wrong))
 		}
 		if ctx.Err() != nil {
@@ -158,7 +160,7 @@ func (m *memory) place(ctx context.Context, s *shop, load *generator, g goods, n
 	if err := s.awaitWritten(ctx); err != nil {
 		return 0, err
 	}
-	return recorder.tally().accepted, nil
+	return recorder.Tally().Accepted, nil
 }
 
 // usedMemory is what Redis has allocated, the lowest of a few looks: buffers of clients come and go.

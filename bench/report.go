@@ -7,6 +7,8 @@ import (
 	"io"
 	"math"
 	"strings"
+
+	"stampede/bench/load"
 )
 
 // report is the result of a run.
@@ -37,7 +39,7 @@ type books struct {
 }
 
 // check compares the stock with the answers, and has the books audited.
-func (b *books) check(ctx context.Context, s *shop, g goods) (err error) {
+func (b *books) check(ctx context.Context, s *shop, g load.Goods) (err error) {
 	if b.UnitsSold, err = s.sold(ctx, g); err != nil {
 		return err
 	}

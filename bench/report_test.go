@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"stampede/bench/load"
 )
 
 // sampleReport is of three rounds each: the shop at 20, 30 and 25 orders a second, the empty handler at 100.
@@ -13,8 +15,8 @@ func sampleReport() *report {
 	r := &report{Marks: []string{}, Failures: []string{}, Machine: machine{Filesystem: "ext4"}, RoundSeconds: 1}
 	r.Books = books{Accepted: 75, UnitsSold: 75}
 	for _, accepted := range []int64{20, 30, 25} {
-		shop := tally{accepted: accepted, replyBytes: 334, p50: 2 * time.Millisecond, p99: 9 * time.Millisecond}
-		empty := tally{accepted: 100, replyBytes: 330, p50: time.Millisecond, p99: 3 * time.Millisecond}
+		shop := load.Tally{Accepted: accepted, ReplyBytes: 334, P50: 2 * time.Millisecond, P99: 9 * time.Millisecond}
+		empty := load.Tally{Accepted: 100, ReplyBytes: 330, P50: time.Millisecond, P99: 3 * time.Millisecond}
 		burst := usage{programStampede: 300 * time.Millisecond, programGenerator: 200 * time.Millisecond}
 		drained := usage{programStampede: 600 * time.Millisecond, programGenerator: 200 * time.Millisecond}
 		r.Rounds = append(r.Rounds,

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"stampede/bench/load"
 )
 
 // round is one load on one server, as measured.
@@ -23,15 +25,15 @@ type round struct {
 
 // newRound relates what was counted and what was used. For the CPU time an order costs, both count the same orders:
 // the load is measured to its last reply, and the drain on top to the last order in PostgreSQL.
-func newRound(server string, t tally, took, drain time.Duration, burst, drained usage) round {
+func newRound(server string, t load.Tally, took, drain time.Duration, burst, drained usage) round {
 	r := round{
 		Server: server, Seconds: took.Seconds(),
-		Accepted: t.accepted, PerSecond: float64(t.accepted) / took.Seconds(),
-		P50: t.p50.Microseconds(), P99: t.p99.Microseconds(), ReplyBytes: t.replyBytes,
+		Accepted: t.Accepted, PerSecond: float64(t.Accepted) / took.Seconds(),
+		P50: t.P50.Microseconds(), P99: t.P99.Microseconds(), ReplyBytes: t.ReplyBytes,
 		Cores: make(map[string]float64), CPU: make(map[string]float64), CPUDrained: make(map[string]float64),
 		DrainSeconds: drain.Seconds(),
 	}
-	orders := float64(max(1, t.accepted))
+	orders := float64(max(1, t.Accepted))
 	for program, cpu := range burst {
 		r.Cores[program] = cpu.Seconds() / took.Seconds()
 		r.CPU[program] = cpu.Seconds() * 1e6 / orders

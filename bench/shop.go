@@ -33,8 +33,8 @@ type shop struct {
 	data   string
 }
 
-// startShop starts one at the default durability and returns when it sells.
-func startShop(ctx context.Context, w workspace, binary string) (*shop, error) {
+// startShop starts one at the default durability, with further flags, and returns when it sells.
+func startShop(ctx context.Context, w workspace, binary string, flags ...string) (*shop, error) {
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
@@ -44,7 +44,7 @@ func startShop(ctx context.Context, w workspace, binary string) (*shop, error) {
 	s.program, err = launch("stampede up", w.log("stampede"), binary,
 		// In the environment, where other users of the machine cannot read it.
 		append(childEnv(), "STAMPEDE_ADMIN_TOKEN="+token),
-		"up", "--addr", addr, "--data-dir", s.data)
+		append([]string{"up", "--addr", addr, "--data-dir", s.data}, flags...)...)
 	if err != nil {
 		return nil, err
 	}

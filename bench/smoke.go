@@ -7,6 +7,8 @@ import (
 	"os"
 	"runtime"
 	"time"
+
+	"stampede/bench/load"
 )
 
 // smokeCmd is `bench smoke`.
@@ -91,7 +93,7 @@ func (s *smoke) run(ctx context.Context) (r *report, err error) {
 
 // contender is one of the two servers under the generator.
 type contender struct {
-	*generator
+	*load.Generator
 	name string
 	shop *shop // nil for the empty handler
 }
@@ -109,16 +111,16 @@ func (s *smoke) measure(ctx context.Context, a *shop, b *emptyServer, r *report)
 	if err != nil {
 		return err
 	}
-	toShop, err := dial(ctx, a.addr, s.connections)
+	toShop, err := load.Dial(ctx, a.addr, s.connections)
 	if err != nil {
 		return err
 	}
-	defer toShop.close() //nolint:errcheck // nothing is in flight
-	toEmpty, err := dial(ctx, b.addr, s.connections)
+	defer toShop.Close() //nolint:errcheck // nothing is in flight
+	toEmpty, err := load.Dial(ctx, b.addr, s.connections)
 	if err != nil {
 		return err
 	}
-	defer toEmpty.close() //nolint:errcheck // nothing is in flight
+	defer toEmpty.Close() //nolint:errcheck // nothing is in flight
 	contenders := []contender{{toShop, programStampede, a}, {toEmpty, programEmpty, nil}}
 	for i := range s.rounds + 1 {
 		name, duration := fmt.Sprintf("Round %d of %d", i, s.rounds), s.roundTime
@@ -131,11 +133,11 @@ func (s *smoke) measure(ctx context.Context, a *shop, b *emptyServer, r *report)
 			if err != nil {
 				return err
 			}
-			if wrong := counts.wrong(); wrong != "" {
+			if wrong := counts.Wrong(); wrong != "" {
 				r.Failures = append(r.Failures, fmt.Sprintf("%s, %s: %s", name, readable(c.name), wrong))
 			}
 			if c.shop != nil {
-				r.Books.Accepted += counts.accepted
+				r.Books.Accepted += counts.Accepted
 			}
 			if i > 0 {
 				r.Rounds = append(r.Rounds, measured)
@@ -147,36 +149,36 @@ func (s *smoke) measure(ctx context.Context, a *shop, b *emptyServer, r *report)
 }
 
 // round puts one load on one server while nothing else is under way.
-func (s *smoke) round(ctx context.Context, c contender, m meter, g goods, i int, d time.Duration) (round, tally, error) {
+func (s *smoke) round(ctx context.Context, c contender, m meter, g load.Goods, i int, d time.Duration) (round, load.Tally, error) {
 	if err := awaitQuiet(ctx, m); err != nil {
-		return round{}, tally{}, err
+		return round{}, load.Tally{}, err
 	}
 	runtime.GC() // the generator's garbage of the rounds before
-	sources := newUniformOrders(g, fmt.Sprintf("smoke-%d", i), uint64(i), s.connections)
-	recorder := newRecorder()
+	sources := load.NewUniformOrders(g, fmt.Sprintf("smoke-%d", i), uint64(i), s.connections)
+	recorder := load.NewRecorder()
 	before, err := m.read()
 	if err != nil {
-		return round{}, tally{}, err
+		return round{}, load.Tally{}, err
 	}
-	took := c.closedLoop(ctx, d, sources, recorder)
+	took := c.ClosedLoop(ctx, d, sources, recorder)
 	burst, err := m.read()
 	if err != nil {
-		return round{}, tally{}, err
+		return round{}, load.Tally{}, err
 	}
 	if err := ctx.Err(); err != nil {
-		return round{}, tally{}, err
+		return round{}, load.Tally{}, err
 	}
 	drained, drain := burst, time.Duration(0)
 	if c.shop != nil {
 		began := time.Now()
 		if err := c.shop.awaitWritten(ctx); err != nil {
-			return round{}, tally{}, err
+			return round{}, load.Tally{}, err
 		}
 		drain = time.Since(began)
 		if drained, err = m.read(); err != nil {
-			return round{}, tally{}, err
+			return round{}, load.Tally{}, err
 		}
 	}
-	counts := recorder.tally()
+	counts := recorder.Tally()
 	return newRound(c.name, counts, took, drain, burst.since(before), drained.since(before)), counts, nil
 }

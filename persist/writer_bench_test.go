@@ -30,7 +30,7 @@ func BenchmarkWriter(b *testing.B) {
 			for b.Loop() {
 				b.StopTimer()
 				s := shoptest.Start(b, stack.Options{}, shop.Config{NoWriter: true, BacklogCap: 1 << 40})
-				generate(b, s, orders, shape.users, shape.products)
+				generate(b, s, orders, min(shape.users, orders), min(shape.products, orders))
 				b.StartTimer()
 				drain(b, s, orders)
 				b.StopTimer()

@@ -186,7 +186,7 @@ func (s *server) limitOf(path string) string {
 // Whoever serves with tokens takes those of its issuer and no others, and keeps all credentials out of its log.
 func TestServe_Tokens(t *testing.T) {
 	t.Parallel()
-	dir := stacktest.Dir(t)
+	dir := stacktest.Initialised(t)
 	s := up(t, dir)
 	e := env(t, dir)
 	const jwtSecret = "the key of tokens, longer than 32 bytes"

@@ -17,7 +17,7 @@ type heldOrder struct {
 
 func TestUp_HoldAndRefundWindowReachTheShop(t *testing.T) {
 	t.Parallel()
-	dir := stacktest.Dir(t)
+	dir := stacktest.Initialised(t)
 	s := launch(t, "STAMPEDE_HOLD=1h", "STAMPEDE_REFUND_WINDOW=0s", "up", "--addr", "127.0.0.1:0", "--data-dir", dir, "--hold", "2s").ready("")
 	s.token = env(t, dir).adminToken
 	bought := s.buy("hold@example.com")

@@ -25,7 +25,7 @@ func TestKill_NoAnsweredOrderIsLost(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d, %d kills", seed, kills)
 	random := rand.New(rand.NewPCG(seed, 0))
-	dir, port := stacktest.Dir(t), freePort(t)
+	dir, port := stacktest.Initialised(t), freePort(t)
 	// Holds of two seconds: some expire between the kills, some while everything is down.
 	args := []string{"up", "--addr", "127.0.0.1:" + strconv.Itoa(port), "--data-dir", dir, "--hold", "2s"}
 	s := launch(t, args...).ready("")

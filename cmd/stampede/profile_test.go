@@ -53,7 +53,7 @@ var profilesAt = regexp.MustCompile(`"msg":"profiles are served at /debug/pprof/
 
 func TestProfiles_OnAListenerOfTheirOwnUntilTheEnd(t *testing.T) {
 	t.Parallel()
-	dir := stacktest.Dir(t)
+	dir := stacktest.Initialised(t)
 	s := up(t, dir, "--admin-addr", "127.0.0.1:0")
 	found := profilesAt.FindStringSubmatch(s.err.String())
 	if found == nil {

@@ -34,7 +34,7 @@ func wantSold(t *testing.T, dir string, orders, steps int) {
 
 func TestRebuild_BesideARunningShopAndOfAStoppedOne(t *testing.T) {
 	t.Parallel()
-	dir := stacktest.Dir(t)
+	dir := stacktest.Initialised(t)
 	s := up(t, dir)
 	s.buy("first@example.com")
 	bought := s.buy("second@example.com")
@@ -79,7 +79,7 @@ func TestRebuild_BesideARunningShopAndOfAStoppedOne(t *testing.T) {
 // Ctrl-C and a kill while it waits for writers: nothing is changed, and nobody is held up.
 func TestRebuild_CutShort(t *testing.T) {
 	t.Parallel()
-	dir := stacktest.Dir(t)
+	dir := stacktest.Initialised(t)
 	s := up(t, dir)
 	s.buy("first@example.com")
 	s.awaitWritten()
@@ -134,7 +134,7 @@ func awaitWaiting(t *testing.T, tx pgx.Tx) {
 
 func TestRebuild_Refused(t *testing.T) {
 	t.Parallel()
-	dir := stacktest.Dir(t)
+	dir := stacktest.Initialised(t)
 	wantRefused(t, "there is no stack in", "rebuild-reports", "--data-dir", dir)
 	wantRefused(t, "is it running", "STAMPEDE_POSTGRES_URL=postgres://u:"+secret+"@127.0.0.1:1/d", "rebuild-reports")
 	wantRefused(t, "cannot be read", "STAMPEDE_POSTGRES_URL="+secret+"%zz://", "rebuild-reports")

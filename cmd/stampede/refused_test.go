@@ -116,7 +116,7 @@ func TestRefused_DataDirThatIsAFile(t *testing.T) {
 
 func TestRefused_BesideARunningStack(t *testing.T) {
 	t.Parallel()
-	dir := stacktest.Dir(t)
+	dir := stacktest.Initialised(t)
 	s := up(t, dir)
 	e := env(t, dir)
 	redisURL, postgresURL := "STAMPEDE_REDIS_URL="+e.redisURL, "STAMPEDE_POSTGRES_URL="+e.postgresURL

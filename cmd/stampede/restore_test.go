@@ -16,7 +16,7 @@ import (
 
 func TestRestore_BesideARunningShop(t *testing.T) {
 	t.Parallel()
-	dir := stacktest.Dir(t)
+	dir := stacktest.Initialised(t)
 	s := up(t, dir)
 	bought := s.buy("first@example.com")
 	s.awaitWritten()
@@ -38,7 +38,7 @@ func TestRestore_BesideARunningShop(t *testing.T) {
 
 func TestRestore_OfAStoppedShop(t *testing.T) {
 	t.Parallel()
-	dir := stacktest.Dir(t)
+	dir := stacktest.Initialised(t)
 	s := up(t, dir)
 	bought := s.buy("first@example.com")
 	s.awaitWritten()
@@ -61,7 +61,7 @@ func TestRestore_OfAStoppedShop(t *testing.T) {
 // Whenever a restore dies, the next one takes up what it left, and until one has ended nothing sells.
 func TestRestore_KilledAgainAndAgain(t *testing.T) {
 	t.Parallel()
-	dir := stacktest.Dir(t)
+	dir := stacktest.Initialised(t)
 	s := up(t, dir)
 	bought := s.buy("first@example.com")
 	s.awaitWritten()
@@ -100,7 +100,7 @@ func TestRestore_KilledAgainAndAgain(t *testing.T) {
 
 func TestRestore_InterruptedSaysSo(t *testing.T) {
 	t.Parallel()
-	dir := stacktest.Dir(t)
+	dir := stacktest.Initialised(t)
 	s := up(t, dir)
 	bought := s.buy("first@example.com")
 	s.awaitWritten()
@@ -140,7 +140,7 @@ func TestRestore_InterruptedSaysSo(t *testing.T) {
 
 func TestAudit_TellsWhatItFinds(t *testing.T) {
 	t.Parallel()
-	dir := stacktest.Dir(t)
+	dir := stacktest.Initialised(t)
 	s := up(t, dir)
 	bought := s.buy("first@example.com")
 	s.awaitWritten()

@@ -27,7 +27,7 @@ func httpsClient(ca *authority) *http.Client {
 // upOverTLS runs `up` with a certificate.
 func upOverTLS(t *testing.T, ca *authority, pair keyPair) *server {
 	t.Helper()
-	dir := stacktest.Dir(t)
+	dir := stacktest.Initialised(t)
 	s := up(t, dir, "--tls-cert", pair.cert, "--tls-key", pair.key)
 	if want := "https://" + env(t, dir).address; s.url != want {
 		t.Fatalf("it is ready at %s, want %s", s.url, want)
@@ -246,7 +246,7 @@ func TestTLS_RefusesWhatCannotServe(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
 	pair, other := ca.issue(local), ca.issue(local)
-	dir := stacktest.Dir(t)
+	dir := stacktest.Initialised(t)
 	up := []string{"up", "--addr", local + ":0", "--data-dir", dir}
 	for _, c := range []struct {
 		name, want string

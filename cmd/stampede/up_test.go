@@ -39,7 +39,7 @@ func TestUp_DemoStopsInOrderAndCarriesOn(t *testing.T) {
 
 func TestUp_KilledIsCleanedUpAndCarriesOn(t *testing.T) {
 	t.Parallel()
-	dir := stacktest.Dir(t)
+	dir := stacktest.Initialised(t)
 	first := up(t, dir, "--admin-token", "given-1")
 	if first.token != "given-1" {
 		t.Errorf("admin token %q, want the one given", first.token)
@@ -79,7 +79,7 @@ func TestUp_SignalWhileStartingLeavesNothing(t *testing.T) {
 
 func TestUp_SecondSignalHurries(t *testing.T) {
 	t.Parallel()
-	dir := stacktest.Dir(t)
+	dir := stacktest.Initialised(t)
 	s := up(t, dir)
 	// A PostgreSQL that is frozen holds the writer up, and with it an orderly stop.
 	freeze(t, filepath.Join(dir, "postgres", "postmaster.pid"))
@@ -103,7 +103,7 @@ func TestUp_SecondSignalHurries(t *testing.T) {
 
 func TestUp_OutputThatNobodyReads(t *testing.T) {
 	t.Parallel()
-	dir := stacktest.Dir(t)
+	dir := stacktest.Initialised(t)
 	p := &program{t: t, out: &transcript{}, err: &transcript{}, exited: make(chan struct{})}
 	p.prepare([]string{"up", "--addr", "127.0.0.1:0", "--data-dir", dir})
 	read, write, err := os.Pipe()
@@ -121,7 +121,7 @@ func TestUp_OutputThatNobodyReads(t *testing.T) {
 
 func TestUp_StackEnv(t *testing.T) {
 	t.Parallel()
-	dir := stacktest.Dir(t)
+	dir := stacktest.Initialised(t)
 	s := up(t, dir, "--partitions", "2")
 	defer s.stop()
 	if log := s.err.String(); !strings.Contains(log, "503") {

@@ -15,6 +15,7 @@ import (
 	"stampede/cmd/stack"
 	"stampede/cmd/stack/stacktest"
 	"stampede/engine"
+	"stampede/persist"
 )
 
 const (
@@ -33,9 +34,21 @@ type Shop struct {
 	users  int
 }
 
+// books is a Postgres in which persist has made its tables.
+var books = stacktest.Template{Fill: func(ctx context.Context, url string) error {
+	made, err := persist.Open(ctx, url, 1, slog.New(slog.DiscardHandler))
+	if err == nil {
+		made.Close()
+	}
+	return err
+}}
+
 // Start runs a shop until the test ends.
 func Start(t testing.TB, o stack.Options, c shop.Config) *Shop {
 	t.Helper()
+	if o.DataDir == "" && !o.NoPostgres {
+		o.DataDir = books.Dir(t)
+	}
 	s := &Shop{t: t, Stack: stacktest.Start(t, o), config: c}
 	s.config.Redis, s.config.PostgresURL = engine.Redis{URL: s.Stack.RedisURL()}, s.Stack.PostgresURL()
 	if s.config.Log == nil {

@@ -40,11 +40,16 @@ func Dir(t testing.TB) string {
 }
 
 // Start runs a stack until the test ends. Options.DataDir and Options.Log may be
-// left empty: a new directory, and the log of the test.
+// left empty: a new directory with PostgreSQL in it already (see Initialised), and
+// the log of the test.
 func Start(t testing.TB, o stack.Options) *stack.Stack {
 	t.Helper()
-	if o.DataDir == "" {
+	switch {
+	case o.DataDir != "":
+	case o.NoPostgres:
 		o.DataDir = Dir(t)
+	default:
+		o.DataDir = Initialised(t)
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.NewTextHandler(t.Output(), nil))

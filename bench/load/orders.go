@@ -1,26 +1,26 @@
-package main
+package load
 
 import (
 	"math/rand/v2"
 	"strconv"
 )
 
-// goods are what orders are made of: ids of users and products that exist.
-type goods struct{ users, products []string }
+// Goods are what orders are made of: ids of users and products that exist.
+type Goods struct{ Users, Products []string }
 
 // uniformOrders are orders of one unit on one line: every user and every product is equally likely.
 type uniformOrders struct {
-	goods goods
+	goods Goods
 	rng   *rand.Rand
 	key   string // begins every idempotency key; no other source of the run has the same
 	count uint64
 	body  []byte
 }
 
-// newUniformOrders returns one source a connection. Equal seeds give equal orders: a baseline gets what Stampede got.
+// NewUniformOrders returns one source a connection. Equal seeds give equal orders: a baseline gets what Stampede got.
 // The name keeps their keys apart from those of other loads on the same server.
-func newUniformOrders(g goods, name string, seed uint64, connections int) []source {
-	sources := make([]source, connections)
+func NewUniformOrders(g Goods, name string, seed uint64, connections int) []Source {
+	sources := make([]Source, connections)
 	for i := range sources {
 		sources[i] = &uniformOrders{
 			goods: g,
@@ -34,12 +34,12 @@ func newUniformOrders(g goods, name string, seed uint64, connections int) []sour
 // Every request names Host because HTTP/1.1 demands it; the servers do not look at it.
 const orderHead = "POST /order HTTP/1.1\r\nHost: stampede\r\nContent-Type: application/json\r\nIdempotency-Key: "
 
-func (o *uniformOrders) next(buf []byte) []byte {
+func (o *uniformOrders) Next(buf []byte) []byte {
 	o.count++
 	o.body = append(o.body[:0], `{"user_id":"`...)
-	o.body = append(o.body, o.goods.users[o.rng.IntN(len(o.goods.users))]...)
+	o.body = append(o.body, o.goods.Users[o.rng.IntN(len(o.goods.Users))]...)
 	o.body = append(o.body, `","items":[{"product_id":"`...)
-	o.body = append(o.body, o.goods.products[o.rng.IntN(len(o.goods.products))]...)
+	o.body = append(o.body, o.goods.Products[o.rng.IntN(len(o.goods.Products))]...)
 	o.body = append(o.body, `","quantity":1}]}`...)
 
 	buf = append(buf, orderHead...)

@@ -1,4 +1,4 @@
-package main
+package load
 
 import (
 	"bufio"
@@ -39,10 +39,10 @@ func TestUniformOrders_AreValidAndKeysUnique(t *testing.T) {
 	const each = 500
 	keys := map[string]bool{}
 	users, products := map[string]int{}, map[string]int{}
-	for _, source := range newUniformOrders(someGoods, "test", 1, 3) {
+	for _, source := range NewUniformOrders(someGoods, "test", 1, 3) {
 		var buf []byte
 		for range each {
-			buf = source.next(buf[:0])
+			buf = source.Next(buf[:0])
 			key, o := parseOrder(t, buf)
 			if keys[key] {
 				t.Fatalf("the key %q came twice", key)
@@ -55,12 +55,12 @@ func TestUniformOrders_AreValidAndKeysUnique(t *testing.T) {
 			products[o.Items[0].ProductID]++
 		}
 	}
-	for _, u := range someGoods.users {
+	for _, u := range someGoods.Users {
 		if n := users[u]; n < each*3/4 || n > each*5/4 { // 500 expected, 6 standard deviations either way
 			t.Errorf("user %s got %d of %d orders", u, n, 3*each)
 		}
 	}
-	for _, p := range someGoods.products {
+	for _, p := range someGoods.Products {
 		if n := products[p]; n < each*5/4 || n > each*7/4 { // 750 expected
 			t.Errorf("product %s got %d of %d orders", p, n, 3*each)
 		}
@@ -69,9 +69,9 @@ func TestUniformOrders_AreValidAndKeysUnique(t *testing.T) {
 
 func TestUniformOrders_RepeatForASeed(t *testing.T) {
 	draw := func(seed uint64) (requests [][]byte) {
-		for _, source := range newUniformOrders(someGoods, "test", seed, 2) {
+		for _, source := range NewUniformOrders(someGoods, "test", seed, 2) {
 			for range 50 {
-				requests = append(requests, source.next(nil))
+				requests = append(requests, source.Next(nil))
 			}
 		}
 		return requests

@@ -1,4 +1,4 @@
-package main
+package load
 
 import (
 	"bufio"
@@ -49,23 +49,23 @@ func serve(t *testing.T, handler fasthttp.RequestHandler) *server {
 	return s
 }
 
-var someGoods = goods{users: []string{"1", "2", "3"}, products: []string{"7", "8"}}
+var someGoods = Goods{Users: []string{"1", "2", "3"}, Products: []string{"7", "8"}}
 
-// load runs a closed loop of orders on a few connections.
-func load(t *testing.T, addr string, connections int, d time.Duration) tally {
+// closed runs a closed loop of orders on a few connections.
+func closed(t *testing.T, addr string, connections int, d time.Duration) Tally {
 	t.Helper()
-	g, err := dial(t.Context(), addr, connections)
+	g, err := Dial(t.Context(), addr, connections)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := newRecorder()
-	if took := g.closedLoop(t.Context(), d, newUniformOrders(someGoods, "test", 1, connections), r); took < d {
+	r := NewRecorder()
+	if took := g.ClosedLoop(t.Context(), d, NewUniformOrders(someGoods, "test", 1, connections), r); took < d {
 		t.Errorf("a load of %v took %v", d, took)
 	}
-	if err := g.close(); err != nil {
+	if err := g.Close(); err != nil {
 		t.Error(err)
 	}
-	return r.tally()
+	return r.Tally()
 }
 
 func TestLoad_CountsEveryStatusOnKeptConnections(t *testing.T) {
@@ -78,17 +78,17 @@ func TestLoad_CountsEveryStatusOnKeptConnections(t *testing.T) {
 		ctx.SetStatusCode(status)
 		ctx.SetBodyString(strings.Repeat("x", status)) // lengths of all kinds
 	})
-	got := load(t, s.addr, connections, 200*time.Millisecond)
-	if got.accepted == 0 || got.accepted != served[201].Load() {
-		t.Errorf("accepted %d, served %d", got.accepted, served[201].Load())
+	got := closed(t, s.addr, connections, 200*time.Millisecond)
+	if got.Accepted == 0 || got.Accepted != served[201].Load() {
+		t.Errorf("accepted %d, served %d", got.Accepted, served[201].Load())
 	}
 	for _, status := range []int{409, 503} {
-		if got.refused[status] != served[status].Load() {
-			t.Errorf("%d: counted %d, served %d", status, got.refused[status], served[status].Load())
+		if got.Refused[status] != served[status].Load() {
+			t.Errorf("%d: counted %d, served %d", status, got.Refused[status], served[status].Load())
 		}
 	}
-	if got.failed != 0 || s.conns.Load() != connections {
-		t.Errorf("%d failures and %d connections, want 0 and %d", got.failed, s.conns.Load(), connections)
+	if got.Failed != 0 || s.conns.Load() != connections {
+		t.Errorf("%d failures and %d connections, want 0 and %d", got.Failed, s.conns.Load(), connections)
 	}
 }
 
@@ -103,12 +103,12 @@ func TestLoad_RedialsAClosedConnectionAndCountsIt(t *testing.T) {
 		}
 		ctx.SetStatusCode(http.StatusCreated)
 	})
-	got := load(t, s.addr, 2, 500*time.Millisecond)
-	if got.failed == 0 || got.failed != cut.Load() {
-		t.Errorf("%d failures, %d connections were cut", got.failed, cut.Load())
+	got := closed(t, s.addr, 2, 500*time.Millisecond)
+	if got.Failed == 0 || got.Failed != cut.Load() {
+		t.Errorf("%d failures, %d connections were cut", got.Failed, cut.Load())
 	}
-	if want := n.Load() - cut.Load(); got.accepted != want {
-		t.Errorf("accepted %d, answered %d", got.accepted, want)
+	if want := n.Load() - cut.Load(); got.Accepted != want {
+		t.Errorf("accepted %d, answered %d", got.Accepted, want)
 	}
 }
 
@@ -120,9 +120,9 @@ func TestLoad_AnAnnouncedCloseIsNoFailure(t *testing.T) {
 			ctx.SetConnectionClose()
 		}
 	})
-	got := load(t, s.addr, 2, 200*time.Millisecond)
-	if got.failed != 0 || got.accepted != n.Load() {
-		t.Errorf("%d failures, %d of %d accepted", got.failed, got.accepted, n.Load())
+	got := closed(t, s.addr, 2, 200*time.Millisecond)
+	if got.Failed != 0 || got.Accepted != n.Load() {
+		t.Errorf("%d failures, %d of %d accepted", got.Failed, got.Accepted, n.Load())
 	}
 	if s.conns.Load() < 3 {
 		t.Errorf("%d connections: none was dialed again", s.conns.Load())
@@ -133,17 +133,17 @@ func TestLoad_AServerThatHangsIsInterrupted(t *testing.T) {
 	release := make(chan struct{})
 	s := serve(t, func(*fasthttp.RequestCtx) { <-release })
 	defer close(release)
-	g, err := dial(t.Context(), s.addr, 2)
+	g, err := Dial(t.Context(), s.addr, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer g.close()
+	defer g.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	r := newRecorder()
-	took := g.closedLoop(ctx, time.Minute, newUniformOrders(someGoods, "test", 1, 2), r)
-	if got := r.tally(); got.failed != 2 || took > 5*time.Second {
-		t.Errorf("%d failures after %v, want 2 at once", got.failed, took)
+	r := NewRecorder()
+	took := g.ClosedLoop(ctx, time.Minute, NewUniformOrders(someGoods, "test", 1, 2), r)
+	if got := r.Tally(); got.Failed != 2 || took > 5*time.Second {
+		t.Errorf("%d failures after %v, want 2 at once", got.Failed, took)
 	}
 }
 
@@ -194,12 +194,12 @@ func TestClient_ReadsReplies(t *testing.T) {
 		"endless line":   {"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", replyMax) + "\r\n\r\n", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			client := newConn(rawServer(t, c.answer))
-			request := newUniformOrders(someGoods, "test", 1, 1)[0].next(nil)
-			answer, err := client.roundTrip(t.Context(), request)
+			client := NewConn(rawServer(t, c.answer))
+			request := NewUniformOrders(someGoods, "test", 1, 1)[0].Next(nil)
+			answer, err := client.RoundTrip(t.Context(), request)
 			got := ""
 			if err == nil {
-				got = fmt.Sprintf("%d %s", answer.status, answer.body)
+				got = fmt.Sprintf("%d %s", answer.Status, answer.Body)
 			}
 			if got != c.want {
 				t.Errorf("got %q (%v), want %q", got, err, c.want)
@@ -207,7 +207,7 @@ func TestClient_ReadsReplies(t *testing.T) {
 			if err != nil && client.net != nil {
 				t.Error("the connection stands although nobody knows what comes next on it")
 			}
-			if err := client.close(); err != nil {
+			if err := client.Close(); err != nil {
 				t.Error(err)
 			}
 		})

@@ -1,4 +1,4 @@
-package main
+package load
 
 import (
 	"bufio"
@@ -15,10 +15,10 @@ import (
 // replyMax bounds a reply, head and body each; it is also the read buffer of a connection.
 const replyMax = 16 << 10
 
-// conn is a keep-alive connection with at most one request in flight. It knows just enough HTTP/1.1 for the replies
+// Conn is a keep-alive connection with at most one request in flight. It knows just enough HTTP/1.1 for the replies
 // of a JSON API, because whatever the generator burns is missing to the servers on the same machine. One goroutine
-// uses it; interrupt may come from any.
-type conn struct {
+// uses it; Interrupt may come from any.
+type Conn struct {
 	addr string
 	in   *bufio.Reader
 
@@ -26,38 +26,40 @@ type conn struct {
 	net net.Conn   // nil until dialed, and after an error
 }
 
-func newConn(addr string) *conn {
-	return &conn{addr: addr, in: bufio.NewReaderSize(nil, replyMax)}
+// NewConn returns a connection to addr, host and port, that dials when it is first used.
+func NewConn(addr string) *Conn {
+	return &Conn{addr: addr, in: bufio.NewReaderSize(nil, replyMax)}
 }
 
-// reply is an answer; body is valid until the next request.
-type reply struct {
-	status int
-	body   []byte
+// Reply is an answer; Body is valid until the next request.
+type Reply struct {
+	Status int
+	Body   []byte
 }
 
-// roundTrip sends a whole request and waits for its reply. It dials when there is no connection. After an error the
+// RoundTrip sends a whole request and waits for its reply. It dials when there is no connection. After an error the
 // connection is closed, and nobody knows whether the server has seen the request.
-func (c *conn) roundTrip(ctx context.Context, request []byte) (reply, error) {
+func (c *Conn) RoundTrip(ctx context.Context, request []byte) (Reply, error) {
 	if c.net == nil {
-		if err := c.dial(ctx); err != nil {
-			return reply{}, err
+		if err := c.Dial(ctx); err != nil {
+			return Reply{}, err
 		}
 	}
 	if _, err := c.net.Write(request); err != nil {
-		return reply{}, errors.Join(fmt.Errorf("send a request: %w", err), c.close())
+		return Reply{}, errors.Join(fmt.Errorf("send a request: %w", err), c.Close())
 	}
 	r, last, err := c.read()
 	if err != nil {
-		return reply{}, errors.Join(fmt.Errorf("read a reply: %w", err), c.close())
+		return Reply{}, errors.Join(fmt.Errorf("read a reply: %w", err), c.Close())
 	}
 	if last {
-		return r, c.close()
+		return r, c.Close()
 	}
 	return r, nil
 }
 
-func (c *conn) dial(ctx context.Context) error {
+// Dial opens the connection.
+func (c *Conn) Dial(ctx context.Context) error {
 	var d net.Dialer
 	opened, err := d.DialContext(ctx, "tcp", c.addr)
 	if err != nil {
@@ -70,7 +72,8 @@ func (c *conn) dial(ctx context.Context) error {
 	return nil
 }
 
-func (c *conn) close() error {
+// Close closes the connection; the next request dials again.
+func (c *Conn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.net == nil {
@@ -81,9 +84,9 @@ func (c *conn) close() error {
 	return err
 }
 
-// interrupt fails the request in flight, if there is one. A deadline a request would cost more than all the rest of
+// Interrupt fails the request in flight, if there is one. A deadline a request would cost more than all the rest of
 // the client.
-func (c *conn) interrupt() {
+func (c *Conn) Interrupt() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.net != nil {
@@ -92,12 +95,12 @@ func (c *conn) interrupt() {
 }
 
 // read parses one reply; last tells that the server closes the connection behind it.
-func (c *conn) read() (r reply, last bool, err error) {
+func (c *Conn) read() (r Reply, last bool, err error) {
 	line, err := c.line()
 	if err != nil {
 		return r, false, err
 	}
-	if r.status, err = parseStatus(line); err != nil {
+	if r.Status, err = parseStatus(line); err != nil {
 		return r, false, err
 	}
 	length := -1
@@ -122,7 +125,7 @@ func (c *conn) read() (r reply, last bool, err error) {
 		return r, false, fmt.Errorf("a body without a Content-Length of 0 to %d", replyMax)
 	}
 	// Peek and Discard leave the body where it was read to.
-	if r.body, err = c.in.Peek(length); err != nil {
+	if r.Body, err = c.in.Peek(length); err != nil {
 		return r, false, err
 	}
 	_, err = c.in.Discard(length)
@@ -130,7 +133,7 @@ func (c *conn) read() (r reply, last bool, err error) {
 }
 
 // line returns the next line of a head without its end.
-func (c *conn) line() ([]byte, error) {
+func (c *Conn) line() ([]byte, error) {
 	line, err := c.in.ReadSlice('\n')
 	if err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-package main
+package load
 
 import (
 	"context"
@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// source writes the next request of one connection, whole and ready to send, behind buf.
-type source interface {
-	next(buf []byte) []byte
+// Source writes the next request of one connection, whole and ready to send, behind buf.
+type Source interface {
+	Next(buf []byte) []byte
 }
 
 const (
@@ -21,38 +21,41 @@ const (
 	requestSize  = 1 << 10                // bytes; a larger request grows its buffer once
 )
 
-// generator holds the connections to one server. They outlive a load, as those of a gateway would.
-type generator struct{ conns []*conn }
+// Generator holds the connections to one server. They outlive a load, as those of a gateway would.
+type Generator struct{ conns []*Conn }
 
-func dial(ctx context.Context, addr string, connections int) (*generator, error) {
-	g := &generator{conns: make([]*conn, connections)}
+// Dial opens that many connections to addr, host and port.
+func Dial(ctx context.Context, addr string, connections int) (*Generator, error) {
+	g := &Generator{conns: make([]*Conn, connections)}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(64) // stay below the servers' listen backlog
 	for i := range g.conns {
-		g.conns[i] = newConn(addr)
-		group.Go(func() error { return g.conns[i].dial(ctx) })
+		g.conns[i] = NewConn(addr)
+		group.Go(func() error { return g.conns[i].Dial(ctx) })
 	}
 	if err := group.Wait(); err != nil {
-		return nil, errors.Join(fmt.Errorf("connect: %w", err), g.close())
+		return nil, errors.Join(fmt.Errorf("connect: %w", err), g.Close())
 	}
 	return g, nil
 }
 
-func (g *generator) close() error {
+// Close closes every connection.
+func (g *Generator) Close() error {
 	var errs []error
 	for _, c := range g.conns {
-		errs = append(errs, c.close())
+		errs = append(errs, c.Close())
 	}
 	return errors.Join(errs...)
 }
 
-// closedLoop keeps one request in flight on every connection for a while, and returns when every reply is in. Each
+// ClosedLoop keeps one request in flight on every connection for a while, and returns when every reply is in. Each
 // connection draws from its own source. The time it returns reaches to the last reply, so that the same requests
 // stand in the counts, in the time and in the CPU time that is measured around the call.
 //
 // In a closed loop a slow server gets fewer requests: the latencies are those of saturation and leave out what
 // buyers of an open shop would have waited.
-func (g *generator) closedLoop(ctx context.Context, d time.Duration, sources []source, r *recorder) time.Duration {
+// Close closes every connection.
+func (g *Generator) ClosedLoop(ctx context.Context, d time.Duration, sources []Source, r *Recorder) time.Duration {
 	ctx, cancel := context.WithTimeout(ctx, d+stragglerMax)
 	defer cancel()
 	start := time.Now()
@@ -60,7 +63,7 @@ func (g *generator) closedLoop(ctx context.Context, d time.Duration, sources []s
 	var workers sync.WaitGroup
 	for i, c := range g.conns {
 		workers.Go(func() {
-			release := context.AfterFunc(ctx, c.interrupt)
+			release := context.AfterFunc(ctx, c.Interrupt)
 			defer release()
 			c.loop(ctx, end, sources[i], r)
 		})
@@ -70,20 +73,20 @@ func (g *generator) closedLoop(ctx context.Context, d time.Duration, sources []s
 }
 
 // loop sends one request after the other until end, or until ctx ends.
-func (c *conn) loop(ctx context.Context, end time.Time, from source, r *recorder) {
+func (c *Conn) loop(ctx context.Context, end time.Time, from Source, r *Recorder) {
 	buf := make([]byte, 0, requestSize)
 	for ctx.Err() == nil {
-		buf = from.next(buf[:0])
+		buf = from.Next(buf[:0])
 		sent := time.Now()
 		if !sent.Before(end) {
 			return
 		}
-		answer, err := c.roundTrip(ctx, buf)
+		answer, err := c.RoundTrip(ctx, buf)
 		if err == nil {
-			r.reply(answer, time.Since(sent))
+			r.Reply(answer, time.Since(sent))
 			continue
 		}
-		r.fail(err)
+		r.Fail(err)
 		select {
 		case <-time.After(redialPause):
 		case <-ctx.Done():

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,7 +38,7 @@ type Config struct {
 	QueueMax         int           // operations waiting a partition; 16,384
 	BatchMax         int           // operations a call; 256
 	BatchLinesMax    int           // order lines a call; 1,024
-	Workers          int           // calls in flight a partition; 2
+	Workers          int           // calls in flight a partition; 2, or 1 on fewer than four processors
 	OperationTimeout time.Duration // wait in the queue, and again for a call; 2 s
 	IdempotencyTTL   time.Duration // lifetime of a record; 25 h, so that 24 h hold for clocks that differ
 	BacklogCap       int64         // bytes of events that Postgres lacks; 256 MiB
@@ -52,7 +53,7 @@ func (c *Config) setDefaults() error {
 	orDefault(&c.QueueMax, 16_384)
 	orDefault(&c.BatchMax, 256)
 	orDefault(&c.BatchLinesMax, 1024)
-	orDefault(&c.Workers, 2)
+	orDefault(&c.Workers, max(1, min(2, runtime.GOMAXPROCS(0)/2)))
 	orDefault(&c.OperationTimeout, 2*time.Second)
 	orDefault(&c.IdempotencyTTL, 25*time.Hour)
 	orDefault(&c.BacklogCap, 256<<20)

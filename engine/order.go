@@ -174,7 +174,6 @@ func mergeLines(lines []Line) ([]Line, error) {
 		return nil, invalid("items has more than %d entries", RequestLinesMax)
 	}
 	merged := make([]Line, 0, min(len(lines), LinesMax))
-	at := make(map[int64]int, min(len(lines), LinesMax))
 	for i, l := range lines {
 		switch {
 		case l.ProductID < 1:
@@ -182,7 +181,8 @@ func mergeLines(lines []Line) ([]Line, error) {
 		case l.Quantity < 1 || l.Quantity > QuantityMax:
 			return nil, invalid("items[%d].quantity must be 1 to %d", i, QuantityMax)
 		}
-		if j, seen := at[l.ProductID]; seen {
+		// At most LinesMax of them: looking through what is merged beats a map, most of all for the usual one or two.
+		if j := slices.IndexFunc(merged, func(m Line) bool { return m.ProductID == l.ProductID }); j >= 0 {
 			merged[j].Quantity += l.Quantity
 			if merged[j].Quantity > QuantityMax {
 				return nil, invalid("product %d: the quantities of its lines add up to more than %d", l.ProductID, QuantityMax)
@@ -192,7 +192,6 @@ func mergeLines(lines []Line) ([]Line, error) {
 		if len(merged) == LinesMax {
 			return nil, invalid("items has more than %d different products", LinesMax)
 		}
-		at[l.ProductID] = len(merged)
 		merged = append(merged, l)
 	}
 	for _, l := range merged {

@@ -16,10 +16,11 @@ type partition struct {
 	minuteSkew atomic.Int64 // minutes Redis is ahead of this process
 	minuteSeen atomic.Int64 // last minute a script corrected us to
 	late       atomic.Int64 // operations whose deadline passed in a queue, since the start
+	crowd      crowd
 }
 
 // work takes batches until the queue is closed and empty. Two workers a partition let one prepare while Redis runs
-// the other's call.
+// the other's call. Where processors are few there is no such while: one worker then makes larger and fewer calls.
 func (p *partition) work() {
 	c := &call{}
 	var batch, group, rest []*operation
@@ -28,6 +29,7 @@ func (p *partition) work() {
 		if len(batch) == 0 {
 			return
 		}
+		p.crowd.note(len(batch))
 		// All that waits together is concurrent, so calls by kind break no order; within a kind it is kept.
 		for len(batch) > 0 {
 			group, rest = group[:0], rest[:0]

@@ -114,9 +114,11 @@ local function put(pairs_flat)
     end
 end
 
--- keep writes new idempotency records, named by their keys.
+-- keep writes new idempotency records, named by their keys. A number would be printed anew for each of them.
 local function keep(keys, records)
-    for _, key in ipairs(keys) do
-        redis.call('SET', key, records[key], 'EX', idempotency_ttl_s)
+    local call, ttl_s = redis.call, string.format('%d', idempotency_ttl_s)
+    for i = 1, #keys do
+        local key = keys[i]
+        call('SET', key, records[key], 'EX', ttl_s)
     end
 end

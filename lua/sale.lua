@@ -169,8 +169,9 @@ local function put_changed(at, ids, values, changed, writes)
     for i = 1, #ids do
         local id = ids[i]
         if changed[id] then
-            writes[#writes + 1] = KEYS[at + i]
-            writes[#writes + 1] = values[id]
+            local w = #writes
+            -- %d prints integers below 2^53 as exactly as redis.call does, for a third of the work.
+            writes[w + 1], writes[w + 2] = KEYS[at + i], string.format('%d', values[id])
         end
     end
 end

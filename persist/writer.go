@@ -40,6 +40,7 @@ type Writer struct {
 	alarms  []atomic.Pointer[string]
 	broken  []atomic.Pointer[string] // how the last write failed, until one is done
 	metrics *writerMetrics
+	yields  bool
 }
 
 // NewWriter returns a writer that reads through a client of its own, which it closes.
@@ -50,6 +51,10 @@ func NewWriter(b *Books, stream redis.UniversalClient) *Writer {
 		alarms: make([]atomic.Pointer[string], partitions), broken: make([]atomic.Pointer[string], partitions),
 	}
 }
+
+// YieldToSales has the writer hold back in a rush, where Postgres shares a machine with Redis: see yield. It is called
+// before Run.
+func (w *Writer) YieldToSales() { w.yields = true }
 
 // Run writes until ctx ends.
 func (w *Writer) Run(ctx context.Context) {
@@ -204,6 +209,7 @@ func (w *Writer) follow(ctx context.Context, conn *pgxpool.Conn, p int) error {
 			}
 			beat = time.Now()
 		}
+		start := time.Now()
 		if next.run != nil {
 			to, err := w.write(ctx, conn, p, at, next.run)
 			if err != nil {
@@ -217,6 +223,9 @@ func (w *Writer) follow(ctx context.Context, conn *pgxpool.Conn, p int) error {
 		w.broken[p].Store(nil)
 		if err := l.turn(ctx, conn, at); err != nil {
 			return err
+		}
+		if next.run != nil && w.yields {
+			w.yield(ctx, p, time.Since(start))
 		}
 	}
 	return nil

@@ -24,6 +24,7 @@ type Config struct {
 	PostgresURL string
 	Partitions  int  // 0: as the books say, 1 for new ones
 	NoWriter    bool // another process writes
+	OneMachine  bool // Postgres runs on the machine of the sale: the writer yields to it
 
 	Hold             time.Duration // how long an unpaid order holds its stock
 	RefundWindow     time.Duration // how long a buyer may give a paid order back
@@ -130,6 +131,9 @@ func (s *Shop) start(ctx context.Context, c Config) (err error) {
 			return err
 		}
 		s.Writer = persist.NewWriter(s.Books, stream)
+		if c.OneMachine {
+			s.Writer.YieldToSales()
+		}
 		s.Sampler = persist.NewSampler(s.Books, client)
 	}
 	if err := s.register(c.Metrics); err != nil {

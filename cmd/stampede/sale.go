@@ -36,6 +36,7 @@ type sale struct {
 	showToken   bool
 	partitions  int
 	noWriter    bool
+	oneMachine  bool // its servers run beside it
 	demo        bool
 
 	hold         time.Duration
@@ -77,7 +78,7 @@ func sell(c *console, s sale) (err error) {
 		return err
 	}
 	opened, err := shop.Open(c.interrupts.stop, shop.Config{
-		Redis: s.redis, PostgresURL: s.postgresURL, Partitions: s.partitions, NoWriter: s.noWriter,
+		Redis: s.redis, PostgresURL: s.postgresURL, Partitions: s.partitions, NoWriter: s.noWriter, OneMachine: s.oneMachine,
 		Hold: s.hold, RefundWindow: s.refundWindow, Log: c.log, Metrics: registry,
 	})
 	if err != nil {

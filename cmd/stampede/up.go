@@ -50,7 +50,7 @@ func (u *upCommand) Run(c *console) (err error) {
 		return err
 	}
 	sale.redis, sale.postgresURL, sale.adminToken = engine.Redis{URL: env.redisURL}, env.postgresURL, token
-	sale.showToken, sale.demo = c.terminal, u.Demo
+	sale.showToken, sale.demo, sale.oneMachine = c.terminal, u.Demo, true
 	return sell(c, sale)
 }
 

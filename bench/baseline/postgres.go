@@ -1,0 +1,187 @@
+package baseline
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"stampede/cmd/stack"
+	"stampede/engine"
+	"stampede/engine/rest"
+)
+
+//go:embed schema.sql
+var schema string
+
+// Private is what a baseline with servers of its own needs.
+type Private struct {
+	Addr       string // of HTTP
+	DataDir    string // of its servers
+	AdminToken string
+	Log        *slog.Logger
+}
+
+// Postgres runs a PostgreSQL of its own and serves a shop on it until ctx ends. connections is the size of its pool.
+func Postgres(ctx context.Context, p Private, connections int) (err error) {
+	servers, err := stack.Start(ctx, stack.Options{DataDir: p.DataDir, NoRedis: true, Log: p.Log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, servers.Stop(context.WithoutCancel(ctx))) }()
+	shop, err := openPostgres(ctx, servers.PostgresURL(), connections)
+	if err != nil {
+		return err
+	}
+	defer shop.pool.Close()
+	return serve(ctx, p.Addr, rest.Config{
+		Sales: shop, Registry: shop, Health: shop, AdminToken: p.AdminToken, Metrics: prometheus.NewRegistry(),
+	})
+}
+
+// postgresShop decides in Postgres. The embedded interfaces are nil: it has only what a load needs.
+type postgresShop struct {
+	rest.Sales
+	rest.Registry
+	pool *pgxpool.Pool
+}
+
+// openPostgres makes the tables in an empty database.
+func openPostgres(ctx context.Context, url string, connections int) (*postgresShop, error) {
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, err
+	}
+	config.MaxConns = int32(connections)
+	config.MinConns = config.MaxConns // none is opened while it is measured
+	// A refusal is an error to Postgres, which would write each into its log.
+	config.ConnConfig.RuntimeParams["log_min_messages"] = "fatal"
+	config.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_generic_plan"
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := pool.Exec(ctx, schema); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("make the tables of the baseline: %w", err)
+	}
+	return &postgresShop{pool: pool}, nil
+}
+
+// Check asks Postgres.
+func (s *postgresShop) Check(ctx context.Context) rest.Readiness {
+	if err := s.pool.Ping(ctx); err != nil {
+		return rest.Readiness{Postgres: []string{err.Error()}}
+	}
+	return rest.Readiness{}
+}
+
+// What the functions of schema.sql raise.
+var refusals = map[string]error{
+	"ST001": engine.ErrKeyReused,
+	"ST002": engine.ErrUserNotFound,
+	"ST003": engine.ErrProductNotFound,
+	"ST004": engine.ErrOutOfStock,
+	"ST005": engine.ErrInsufficientBalance,
+}
+
+const (
+	codeSerialization = "40001" // of errors, PostgreSQL appendix A
+	codeDeadlock      = "40P01"
+	tries             = 5 // of a transaction that Postgres ends for the sake of another
+	retryPause        = 2 * time.Millisecond
+)
+
+// once runs a function of schema.sql, again where Postgres has ended it for the sake of another transaction.
+func (s *postgresShop) once(ctx context.Context, query string, args, into []any) error {
+	for try := 1; ; try++ {
+		err := s.pool.QueryRow(ctx, query, args...).Scan(into...)
+		var raised *pgconn.PgError
+		switch {
+		case err == nil:
+			return nil
+		case !errors.As(err, &raised):
+			return fmt.Errorf("%w: %w", engine.ErrUnknown, err)
+		case raised.Code != codeSerialization && raised.Code != codeDeadlock:
+			return refusal(raised)
+		case try == tries:
+			return fmt.Errorf("%w: %w", engine.ErrOverloaded, err)
+		}
+		time.Sleep(time.Duration(try) * retryPause)
+	}
+}
+
+// refusal reads what a function has raised: its detail is the figures that a buyer needs.
+func refusal(raised *pgconn.PgError) error {
+	reason, ok := refusals[raised.Code]
+	if !ok {
+		return raised
+	}
+	r := &engine.Refusal{Reason: reason}
+	first, second, _ := strings.Cut(raised.Detail, " ")
+	var err error
+	switch reason {
+	case engine.ErrProductNotFound:
+		r.ProductID, err = strconv.ParseInt(first, 10, 64)
+	case engine.ErrOutOfStock:
+		if r.ProductID, err = strconv.ParseInt(first, 10, 64); err == nil {
+			r.Left, err = strconv.ParseInt(second, 10, 64)
+		}
+	case engine.ErrInsufficientBalance:
+		r.Balance, err = strconv.ParseInt(first, 10, 64)
+	default:
+		return reason
+	}
+	if err != nil {
+		return fmt.Errorf("detail of %s: %w", raised.Code, err)
+	}
+	return r
+}
+
+const chargeQuery = `SELECT charge_id, balance, replayed FROM charge($1, $2, $3, $4)`
+
+// Charge adds to a balance, once a key.
+func (s *postgresShop) Charge(ctx context.Context, r engine.ChargeRequest) (engine.Charged, bool, error) {
+	c, replayed := engine.Charged{UserID: r.UserID, Amount: r.Amount}, false
+	print := fingerprint("charge", r.UserID, []engine.Line{{Quantity: r.Amount}})
+	err := s.once(ctx, chargeQuery, []any{r.UserID, r.Amount, r.Key, print}, []any{&c.ChargeID, &c.Balance, &replayed})
+	return c, replayed, err
+}
+
+// CreateUser opens an account.
+func (s *postgresShop) CreateUser(ctx context.Context, name, email string) (engine.User, error) {
+	u := engine.User{Name: name, Email: email}
+	err := s.pool.QueryRow(ctx, `INSERT INTO users (name, email) VALUES ($1, $2) RETURNING id, created_at`, name, email).
+		Scan(&u.ID, &u.CreatedAt)
+	return u, err
+}
+
+// CreateProduct lists a product with its first units.
+func (s *postgresShop) CreateProduct(ctx context.Context, name string, price, stock int64) (engine.Product, error) {
+	p := engine.Product{Name: name, Price: price, Stock: stock, Version: 1}
+	err := s.pool.QueryRow(ctx, `WITH p AS (INSERT INTO products (name, price, stock) VALUES ($1, $2, $3) RETURNING *),
+		posting AS (INSERT INTO stock_ledger (product_id, delta, stock_after, kind, at)
+			SELECT id, stock, stock, 'restock', created_at FROM p)
+		SELECT id, created_at FROM p`, name, price, stock).Scan(&p.ID, &p.CreatedAt)
+	return p, err
+}
+
+// Product reads a product with its stock.
+func (s *postgresShop) Product(ctx context.Context, id int64) (engine.Product, error) {
+	p := engine.Product{ID: id, Version: 1}
+	err := s.pool.QueryRow(ctx, `SELECT name, price, stock, created_at FROM products WHERE id = $1`, id).
+		Scan(&p.Name, &p.Price, &p.Stock, &p.CreatedAt)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = &engine.Refusal{Reason: engine.ErrProductNotFound, ProductID: id}
+	}
+	return p, err
+}

@@ -2,15 +2,16 @@ package main
 
 import (
 	"os"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
 )
 
-// TestMain lets the test binary stand in for bench when it is started as the empty handler, for the smoke runs on
+// TestMain lets the test binary stand in for bench when it is started as a baseline, for a run starts
 // os.Executable.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "empty-server" {
+	if len(os.Args) > 1 && strings.HasSuffix(os.Args[1], "-server") {
 		os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 	}
 	goleak.VerifyTestMain(m,

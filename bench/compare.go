@@ -151,7 +151,7 @@ func (x *comparison) start(ctx context.Context, r *comparisonReport) error {
 	return err
 }
 
-// engage fills a server and connects the generator to it. When it fails the server is stopped.
+// engage fills a server. When it fails the server is stopped.
 func (x *comparison) engage(ctx context.Context, name string, s *shop) (c *contender, err error) {
 	defer func() {
 		if err != nil {
@@ -164,9 +164,7 @@ func (x *comparison) engage(ctx context.Context, name string, s *shop) (c *conte
 	}
 	if name == programEmpty {
 		shop := x.contenders[programStampede]
-		c, err := engage(ctx, name, s, m, shop.goods, x.connections)
-		c.soldOut = shop.soldOut
-		return c, err
+		return &contender{shop: s, name: name, meter: m, goods: shop.goods, soldOut: shop.soldOut}, nil
 	}
 	goods, err := s.fill(ctx, x.users, x.products)
 	if err != nil {
@@ -176,17 +174,14 @@ func (x *comparison) engage(ctx context.Context, name string, s *shop) (c *conte
 	if err != nil {
 		return nil, err
 	}
-	if c, err = engage(ctx, name, s, m, goods, x.connections); err == nil {
-		c.soldOut = soldOut
-	}
-	return c, err
+	return &contender{shop: s, name: name, meter: m, goods: goods, soldOut: soldOut}, nil
 }
 
 // stop ends all that runs.
 func (x *comparison) stop() error {
 	var errs []error
 	for _, c := range x.contenders {
-		errs = append(errs, c.Close(), c.stop())
+		errs = append(errs, c.stop())
 	}
 	if x.yardstick != nil {
 		errs = append(errs, x.yardstick.stop())
@@ -247,7 +242,7 @@ func (x *comparison) round(ctx context.Context, r *comparisonReport, c cell, i i
 		hot: c.load == loadHot, soldOut: c.load == loadSoldOut && c.server != programEmpty,
 	}
 	if c.load == loadCrowd {
-		w.crowd, w.connections = true, x.crowd
+		w.connections = x.crowd
 	}
 	measured, wrong, err := x.contenders[c.server].round(ctx, w)
 	if err != nil {

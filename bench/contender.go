@@ -11,21 +11,14 @@ import (
 	"stampede/bench/load"
 )
 
-// contender is a server with the connections of the generator to it.
+// contender is a server under the generator.
 type contender struct {
 	*shop
-	*load.Generator
 	name     string
 	meter    meter
 	goods    load.Goods
 	soldOut  string // a product of which there is nothing
 	accepted int64  // orders answered with 201 in all rounds, warm-up included
-}
-
-// engage connects the generator to a server that is filled.
-func engage(ctx context.Context, name string, s *shop, m meter, g load.Goods, connections int) (*contender, error) {
-	generator, err := load.Dial(ctx, s.addr, connections)
-	return &contender{shop: s, Generator: generator, name: name, meter: m, goods: g}, err
 }
 
 // writes is whether a writer brings into PostgreSQL what was sold, behind the answers.
@@ -37,7 +30,6 @@ type workload struct {
 	round       int    // equal rounds get equal orders, whoever answers them
 	duration    time.Duration
 	connections int
-	crowd       bool // on connections of its own, opened before the round
 	hot         bool // all orders are of one product
 	soldOut     bool // of one that is sold out: its refusals are what is counted
 }
@@ -70,17 +62,16 @@ func (w workload) count(t load.Tally) load.Tally {
 // round puts one load on one server while nothing else is under way. wrong says what was answered other than it should
 // have been.
 func (c *contender) round(ctx context.Context, w workload) (r round, wrong string, err error) {
-	generator := c.Generator
-	if w.crowd {
-		if generator, err = load.Dial(ctx, c.addr, w.connections); err != nil {
-			return r, "", err
-		}
-		defer generator.Close() //nolint:errcheck // nothing is in flight
-	}
 	if err := awaitQuiet(ctx, c.meter); err != nil {
 		return r, "", err
 	}
-	runtime.GC() // the generator's garbage of the rounds before
+	// Anew for every round: between two of them a server closes connections that are idle for too long.
+	generator, err := load.Dial(ctx, c.addr, w.connections)
+	if err != nil {
+		return r, "", err
+	}
+	defer generator.Close() //nolint:errcheck // nothing is in flight
+	runtime.GC()            // the generator's garbage of the rounds before
 	sources, recorder := w.sources(c), load.NewRecorder()
 	calls, err := c.batches(ctx)
 	if err != nil {

@@ -45,7 +45,7 @@ func (c *evalshaCmd) Run(ctx context.Context, to console) error {
 
 type postgresCmd struct {
 	privateFlags
-	Connections int `default:"32" help:"Connections to PostgreSQL."`
+	Connections int `default:"64" help:"Connections to PostgreSQL."`
 }
 
 // Run serves until ctx ends.

@@ -101,16 +101,8 @@ func (s *smoke) measure(ctx context.Context, a, b *shop, r *report) error {
 	if err != nil {
 		return err
 	}
-	ours, err := engage(ctx, programStampede, a, m, g, s.connections)
-	if err != nil {
-		return err
-	}
-	defer ours.Close() //nolint:errcheck // nothing is in flight
-	theirs, err := engage(ctx, programEmpty, b, m, g, s.connections)
-	if err != nil {
-		return err
-	}
-	defer theirs.Close() //nolint:errcheck // nothing is in flight
+	ours := &contender{shop: a, name: programStampede, meter: m, goods: g}
+	theirs := &contender{shop: b, name: programEmpty, meter: m, goods: g}
 	for i := range s.rounds + 1 {
 		name, w := fmt.Sprintf("Round %d of %d", i, s.rounds), workload{name: "smoke", round: i, duration: s.roundTime, connections: s.connections}
 		if i == 0 {

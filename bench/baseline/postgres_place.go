@@ -1,6 +1,7 @@
 package baseline
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -11,10 +12,10 @@ import (
 	"stampede/engine"
 )
 
-const placeQuery = `SELECT order_id, total, prices, at, replayed FROM place_order($1, $2, $3, $4, $5, $6)`
+const placeQuery = `SELECT order_id, total, prices, at, replayed FROM place_order($1, $2, $3, $4, $5, $6, $7)`
 
-// Place places an order that is paid at once; see place_order in schema.sql. A pool has a prepared statement on each of
-// its connections.
+// Place places an order that is paid at once; see place_order in schema.sql. Each connection of the pool prepares the
+// statement once.
 func (s *postgresShop) Place(ctx context.Context, r engine.PlaceRequest) (engine.Order, bool, error) {
 	if r.Later {
 		return engine.Order{}, false, fmt.Errorf("%w: this baseline holds no stock for later", engine.ErrInvalid)
@@ -23,15 +24,16 @@ func (s *postgresShop) Place(ctx context.Context, r engine.PlaceRequest) (engine
 	if err != nil {
 		return engine.Order{}, false, err
 	}
-	products, quantities := make([]int64, len(lines)), make([]int64, len(lines))
-	for i, l := range lines {
-		products[i], quantities[i] = l.ProductID, l.Quantity
-	}
+	sorted := byProduct(lines)
+	lane := s.lanes[sorted.products[0]%lanes] // one of them: who waits for it holds nothing
+	lane <- struct{}{}
+	defer func() { <-lane }()
 	o, replayed := engine.Order{UserID: r.UserID, Status: engine.Success}, false
 	var prices []int64
-	err = s.once(ctx, placeQuery,
-		[]any{r.UserID, r.Key, fingerprint("order", r.UserID, r.Lines), products, quantities, time.Now().Truncate(time.Millisecond)},
-		[]any{&o.ID, &o.Total, &prices, &o.CreatedAt, &replayed})
+	err = s.once(ctx, placeQuery, []any{
+		r.UserID, r.Key, fingerprint("order", r.UserID, r.Lines), sorted.products, sorted.quantities, sorted.lines,
+		time.Now().Truncate(time.Millisecond),
+	}, []any{&o.ID, &o.Total, &prices, &o.CreatedAt, &replayed})
 	if err != nil {
 		return engine.Order{}, false, err
 	}
@@ -39,11 +41,32 @@ func (s *postgresShop) Place(ctx context.Context, r engine.PlaceRequest) (engine
 		return engine.Order{}, false, fmt.Errorf("order %d of %d lines has %d prices", o.ID, len(lines), len(prices))
 	}
 	// The lines are those of the request, also under a used key: the fingerprint says so.
-	for i, l := range lines {
-		o.Items = append(o.Items, engine.Item{ProductID: l.ProductID, Quantity: l.Quantity, Price: prices[i]})
+	o.Items = make([]engine.Item, len(lines))
+	for i, line := range sorted.lines {
+		at := line - 1
+		o.Items[at] = engine.Item{ProductID: lines[at].ProductID, Quantity: lines[at].Quantity, Price: prices[i]}
 	}
 	o.History = []engine.Step{{Status: engine.Pending, At: o.CreatedAt}, {Status: engine.Success, At: o.CreatedAt}}
 	return o, replayed, nil
+}
+
+// columns are lines as place_order takes them.
+type columns struct {
+	products, quantities []int64
+	lines                []int16 // from 1, as they stood
+}
+
+// byProduct sorts lines by product.
+func byProduct(lines []engine.Line) (c columns) {
+	for i := range lines {
+		c.lines = append(c.lines, int16(i+1))
+	}
+	slices.SortFunc(c.lines, func(a, b int16) int { return cmp.Compare(lines[a-1].ProductID, lines[b-1].ProductID) })
+	for _, line := range c.lines {
+		c.products = append(c.products, lines[line-1].ProductID)
+		c.quantities = append(c.quantities, lines[line-1].Quantity)
+	}
+	return c
 }
 
 // merge adds up equal products and checks what the tables would take.

@@ -85,20 +85,22 @@ CREATE TABLE sales_minutes (
     PRIMARY KEY (minute, product_id)
 ) WITH (fillfactor = 50);
 
--- place_order is one transaction and one round trip. Whatever it raises has changed nothing.
+-- place_order is one transaction and one round trip. Whatever it raises has changed nothing. The lines come, and the prices
+-- go, in the order of product ids; line says where each stood in the request.
 --
 -- The order of its steps is that of a shop which sells one hot product: the product's row, for which everybody waits, is
 -- locked last, and only what must follow it stands behind. Users are locked before products and products by id, so that
 -- nobody waits in a circle. An equal key waits at its own insert until the first order has ended, before it holds anything.
+-- Statements of single values in a loop cost a third less than one over unnest, where most orders have one line.
 CREATE FUNCTION place_order(buyer bigint, idempotency_key text, print bytea, product_ids bigint[], quantities bigint[],
-    placed timestamptz, OUT order_id bigint, OUT total bigint, OUT prices bigint[], OUT at timestamptz, OUT replayed boolean)
+    lines smallint[], placed timestamptz,
+    OUT order_id bigint, OUT total bigint, OUT prices bigint[], OUT at timestamptz, OUT replayed boolean)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     known bytea;
+    unit_price bigint;
     after bigint;
-    found_lines bigint;
-    wanted record;
 BEGIN
     order_id := nextval('ids');
     at := placed;
@@ -112,22 +114,23 @@ BEGIN
             RAISE SQLSTATE 'ST001';
         END IF;
         SELECT o.total_price, o.created_at, true INTO total, at, replayed FROM orders o WHERE o.id = place_order.order_id;
-        SELECT array_agg(i.price ORDER BY i.line) INTO prices FROM order_items i WHERE i.order_id = place_order.order_id;
+        SELECT array_agg(i.price ORDER BY i.product_id) INTO prices FROM order_items i WHERE i.order_id = place_order.order_id;
         RETURN;
     END IF;
 
     -- Prices and what is certainly sold out, without a lock: both are judged again under it.
-    SELECT count(*), sum(p.price * l.quantity), array_agg(p.price ORDER BY l.line) INTO found_lines, total, prices
-        FROM unnest(product_ids, quantities) WITH ORDINALITY AS l (product, quantity, line)
-        JOIN products p ON p.id = l.product AND p.stock >= l.quantity;
-    IF found_lines < cardinality(product_ids) THEN
-        SELECT l.product, p.stock INTO wanted FROM unnest(product_ids, quantities) AS l (product, quantity)
-            LEFT JOIN products p ON p.id = l.product WHERE p.id IS NULL OR p.stock < l.quantity LIMIT 1;
-        IF wanted.stock IS NULL THEN
-            RAISE SQLSTATE 'ST003' USING DETAIL = wanted.product;
+    total := 0;
+    FOR i IN 1 .. cardinality(product_ids) LOOP
+        SELECT price, stock INTO unit_price, after FROM products WHERE id = product_ids[i];
+        IF NOT FOUND THEN
+            RAISE SQLSTATE 'ST003' USING DETAIL = product_ids[i];
         END IF;
-        RAISE SQLSTATE 'ST004' USING DETAIL = wanted.product || ' ' || wanted.stock;
-    END IF;
+        IF after < quantities[i] THEN
+            RAISE SQLSTATE 'ST004' USING DETAIL = product_ids[i] || ' ' || after;
+        END IF;
+        prices[i] := unit_price;
+        total := total + unit_price * quantities[i];
+    END LOOP;
 
     UPDATE users SET balance = balance - total WHERE id = buyer AND balance >= total RETURNING balance INTO after;
     IF NOT FOUND THEN
@@ -139,29 +142,28 @@ BEGIN
     END IF;
     INSERT INTO orders (id, user_id, status, total_price, created_at, updated_at)
         VALUES (order_id, buyer, 'SUCCESS', total, at, at);
-    INSERT INTO order_items (order_id, product_id, quantity, price, line)
-        SELECT place_order.order_id, l.product, l.quantity, l.price, l.line
-        FROM unnest(product_ids, quantities, prices) WITH ORDINALITY AS l (product, quantity, price, line);
     INSERT INTO order_history (order_id, step, status, at) VALUES (order_id, 1, 'PENDING', at), (order_id, 2, 'SUCCESS', at);
     INSERT INTO balance_ledger (user_id, amount, balance_after, kind, ref_id, at)
         VALUES (buyer, -total, after, 'order', order_id, at);
+    FOR i IN 1 .. cardinality(product_ids) LOOP
+        INSERT INTO order_items (order_id, product_id, quantity, price, line)
+            VALUES (order_id, product_ids[i], quantities[i], prices[i], lines[i]);
+    END LOOP;
 
-    FOR wanted IN SELECT l.product, l.quantity, l.price FROM unnest(product_ids, quantities, prices) AS l (product, quantity, price)
-        ORDER BY l.product
-    LOOP
-        UPDATE products SET stock = stock - wanted.quantity
-            WHERE id = wanted.product AND stock >= wanted.quantity AND price = wanted.price RETURNING stock INTO after;
+    FOR i IN 1 .. cardinality(product_ids) LOOP
+        UPDATE products SET stock = stock - quantities[i]
+            WHERE id = product_ids[i] AND stock >= quantities[i] AND price = prices[i] RETURNING stock INTO after;
         IF NOT FOUND THEN
-            SELECT stock INTO after FROM products WHERE id = wanted.product;
-            IF after >= wanted.quantity THEN
+            SELECT stock INTO after FROM products WHERE id = product_ids[i];
+            IF after >= quantities[i] THEN
                 RAISE SQLSTATE '40001'; -- the price has changed since it was read
             END IF;
-            RAISE SQLSTATE 'ST004' USING DETAIL = wanted.product || ' ' || after;
+            RAISE SQLSTATE 'ST004' USING DETAIL = product_ids[i] || ' ' || after;
         END IF;
         INSERT INTO stock_ledger (product_id, delta, stock_after, kind, order_id, at)
-            VALUES (wanted.product, -wanted.quantity, after, 'order', order_id, at);
+            VALUES (product_ids[i], -quantities[i], after, 'order', order_id, at);
         INSERT INTO sales_minutes (minute, product_id, units)
-            VALUES (date_trunc('minute', at, 'UTC'), wanted.product, wanted.quantity)
+            VALUES (date_trunc('minute', at, 'UTC'), product_ids[i], quantities[i])
             ON CONFLICT (minute, product_id) DO UPDATE SET units = sales_minutes.units + excluded.units;
     END LOOP;
 END

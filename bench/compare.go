@@ -7,7 +7,10 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // compareCmd is `bench compare`.
@@ -109,96 +112,118 @@ func (x *comparison) run(ctx context.Context) (r *comparisonReport, err error) {
 	return r, nil
 }
 
-// start starts and fills every server that the chosen rows need. The empty handler gets the orders of Stampede.
+// start starts every server that the chosen rows need, side by side, and fills them. The empty handler gets the orders of
+// Stampede.
 func (x *comparison) start(ctx context.Context, r *comparisonReport) error {
+	servers := r.servers()
+	started := make([]*shop, len(servers))
+	group := new(errgroup.Group)
+	for i, name := range servers {
+		x.say("Starting %s", readable(name))
+		group.Go(func() (err error) {
+			started[i], err = x.launch(ctx, name)
+			return err
+		})
+	}
+	err := group.Wait()
 	x.contenders = make(map[string]*contender)
-	for _, name := range r.servers() {
-		x.say("Starting and filling %s", readable(name))
-		var s *shop
-		var err error
-		switch name {
-		case programStampede:
-			s, err = startShop(ctx, x.workspace, x.binary)
-		case programEmpty:
-			s, err = startEmpty(ctx, x.workspace)
-		case programEvalsha:
-			s, err = startPrivate(ctx, x.workspace, name, "evalsha-server")
-		case programRowLocks:
-			s, err = startPrivate(ctx, x.workspace, name, "postgres-server")
-		case programSet:
-			x.yardstick, err = startYardstick(ctx, x.workspace)
+	for i, s := range started {
+		if s != nil {
+			x.contenders[servers[i]] = &contender{shop: s, name: servers[i]}
 		}
-		if err != nil {
-			return err
-		}
-		if s == nil {
-			continue
-		}
-		if x.contenders[name], err = x.engage(ctx, name, s); err != nil {
-			return err
+	}
+	for _, name := range servers {
+		if c := x.contenders[name]; err == nil && c != nil {
+			err = x.fill(ctx, c)
 		}
 	}
 	shop := x.contenders[programStampede]
-	if shop == nil {
-		return nil // none of the rows is of a load
+	if err != nil || shop == nil {
+		return err // without any: none of the rows is of a load
 	}
-	var err error
-	r.Machine, err = shop.inspect(ctx)
-	if err != nil {
+	if r.Machine, err = shop.inspect(ctx); err != nil {
 		return err
 	}
 	r.Disk, err = probeDisk(ctx, shop.data)
 	return err
 }
 
-// engage fills a server. When it fails the server is stopped.
-func (x *comparison) engage(ctx context.Context, name string, s *shop) (c *contender, err error) {
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.stop())
-		}
-	}()
-	m, err := newMeter("/proc", map[int]string{s.pid(): name, os.Getpid(): programGenerator})
-	if err != nil {
-		return nil, err
+// launch starts one server; nil is the one that is no shop.
+func (x *comparison) launch(ctx context.Context, name string) (s *shop, err error) {
+	switch name {
+	case programStampede:
+		return startShop(ctx, x.workspace, x.binary)
+	case programEmpty:
+		return startEmpty(ctx, x.workspace)
+	case programEvalsha:
+		return startPrivate(ctx, x.workspace, name, "evalsha-server")
+	case programRowLocks:
+		return startPrivate(ctx, x.workspace, name, "postgres-server")
 	}
-	if name == programEmpty {
-		shop := x.contenders[programStampede]
-		return &contender{shop: s, name: name, meter: m, goods: shop.goods, soldOut: shop.soldOut}, nil
-	}
-	goods, err := s.fill(ctx, x.users, x.products)
-	if err != nil {
-		return nil, err
-	}
-	soldOut, err := s.api.createProduct(ctx, "Nothing left", productPrice, 0)
-	if err != nil {
-		return nil, err
-	}
-	return &contender{shop: s, name: name, meter: m, goods: goods, soldOut: soldOut}, nil
+	x.yardstick, err = startYardstick(ctx, x.workspace)
+	return nil, err
 }
 
-// stop ends all that runs.
+// fill gives a server users and products.
+func (x *comparison) fill(ctx context.Context, c *contender) (err error) {
+	if c.meter, err = newMeter("/proc", map[int]string{c.pid(): c.name, os.Getpid(): programGenerator}); err != nil {
+		return err
+	}
+	if c.name == programEmpty {
+		shop := x.contenders[programStampede]
+		c.goods, c.soldOut = shop.goods, shop.soldOut
+		return nil
+	}
+	x.say("Filling %s: %d users, %d products", readable(c.name), x.users, x.products)
+	if c.goods, err = c.shop.fill(ctx, x.users, x.products); err != nil {
+		return err
+	}
+	c.soldOut, err = c.api.createProduct(ctx, "Nothing left", productPrice, 0)
+	return err
+}
+
+// stop ends all that runs, side by side.
 func (x *comparison) stop() error {
-	var errs []error
+	var stops []func() error
 	for _, c := range x.contenders {
-		errs = append(errs, c.stop())
+		stops = append(stops, c.stop)
 	}
 	if x.yardstick != nil {
-		errs = append(errs, x.yardstick.stop())
+		stops = append(stops, x.yardstick.stop)
 	}
+	errs := make([]error, len(stops))
+	var stopping sync.WaitGroup
+	for i, stop := range stops {
+		stopping.Go(func() { errs[i] = stop() })
+	}
+	stopping.Wait()
 	return errors.Join(errs...)
 }
 
 // measure runs the rounds, looks at the books, and then at what needs the machine for itself.
 func (x *comparison) measure(ctx context.Context, r *comparisonReport) error {
+	closed, half, steady := r.cellsByLoop()
 	for i := range x.rounds + 1 {
-		for _, c := range r.cells() {
+		for _, c := range closed {
 			if i == 0 && (c.load != loadMany || c.server == programSet) {
 				continue // any load warms up its server
 			}
-			if err := x.round(ctx, r, c, i); err != nil {
+			if _, err := x.round(ctx, r, c, i, 0); err != nil {
 				return err
 			}
+		}
+	}
+	peak := over(r.of(burstOfStampede), perSecond).Median
+	for i := 1; i <= x.rounds; i++ {
+		for _, c := range half {
+			if _, err := x.round(ctx, r, c, i, peak/2); err != nil {
+				return err
+			}
+		}
+	}
+	if len(steady) > 0 {
+		if err := x.findSteady(ctx, r); err != nil {
+			return err
 		}
 	}
 	for _, name := range r.servers() {
@@ -208,37 +233,68 @@ func (x *comparison) measure(ctx context.Context, r *comparisonReport) error {
 			}
 		}
 	}
-	if r.needsMemory() {
-		x.say("Memory, on a shop of its own")
-		m := x.memory
-		m.connections, m.binary, m.console = 64, x.binary, x.console
-		var err error
-		if r.Memory, err = m.run(ctx); err != nil {
-			return err
-		}
-	}
-	return ctx.Err()
+	return x.measureMemory(ctx, r)
 }
 
-// round measures one cell once; round 0 is a warm-up and is not kept.
-func (x *comparison) round(ctx context.Context, r *comparisonReport, c cell, i int) error {
+func (x *comparison) measureMemory(ctx context.Context, r *comparisonReport) (err error) {
+	if !slices.ContainsFunc(r.chosen, func(row row) bool { return row.name == rowMemory }) {
+		return nil
+	}
+	x.say("Memory, on a shop of its own")
+	m := x.memory
+	m.connections, m.binary, m.console = 64, x.binary, x.console
+	r.Memory, err = m.run(ctx)
+	return err
+}
+
+const (
+	steadyTries = 6
+	steadyStep  = 0.9  // from one rate to the next
+	steadyGrows = 0.02 // of the rate: by less the lag is taken for flat
+)
+
+// findSteady goes down from the rate at which orders reached PostgreSQL in the bursts, which is close, to the first at
+// which the lag does not grow. That round alone is kept.
+func (x *comparison) findSteady(ctx context.Context, r *comparisonReport) error {
+	rate := over(r.of(burstOfStampede), round.writtenPerSecond).Median
+	for i := 1; i <= steadyTries; i++ {
+		measured, err := x.round(ctx, r, steadyStampede, i, rate)
+		if err != nil || measured.steady() {
+			return err
+		}
+		r.Rounds = r.Rounds[:len(r.Rounds)-1]
+		rate *= steadyStep
+	}
+	return nil
+}
+
+// steady is whether the writer kept up: its lag at the end is not above that of halfway, but for what comes and goes.
+func (r round) steady() bool {
+	grown := float64(r.Lag-r.LagHalfway) / (r.Seconds / 2)
+	return r.LagHalfway != lagUnseen && r.PerSecond > r.Due*(1-steadyGrows) && grown < r.Due*steadyGrows
+}
+
+// round measures one cell once; round 0 is a warm-up and is not kept. rate is of an open loop, 0 a closed one.
+func (x *comparison) round(ctx context.Context, r *comparisonReport, c cell, i int, rate float64) (measured round, err error) {
 	name, d := fmt.Sprintf("Round %d of %d", i, x.rounds), x.other
 	if c.burst {
 		d = x.burst
 	}
-	if i == 0 {
+	switch {
+	case i == 0:
 		name, d = "Warm-up", x.warmUp
+	case rate > 0:
+		name = fmt.Sprintf("Round %d, %.0f a second", i, rate)
 	}
 	x.say("%s: %s, %s", name, readable(c.server), c.load)
 	if c.server == programSet {
-		measured, err := x.yardstick.round(ctx, d)
-		if err == nil {
+		if measured, err = x.yardstick.round(ctx, d); err == nil {
 			r.Rounds = append(r.Rounds, measured)
 		}
-		return err
+		return measured, err
 	}
 	w := workload{
-		name: c.load, round: i, duration: d, connections: x.connections,
+		name: c.load, round: i, duration: d, connections: x.connections, rate: rate,
 		hot: c.load == loadHot, soldOut: c.load == loadSoldOut && c.server != programEmpty,
 	}
 	if c.load == loadCrowd {
@@ -246,7 +302,7 @@ func (x *comparison) round(ctx context.Context, r *comparisonReport, c cell, i i
 	}
 	measured, wrong, err := x.contenders[c.server].round(ctx, w)
 	if err != nil {
-		return err
+		return measured, err
 	}
 	if wrong != "" {
 		r.Failures = append(r.Failures, fmt.Sprintf("%s, %s, %s: %s", name, readable(c.server), c.load, wrong))
@@ -254,7 +310,7 @@ func (x *comparison) round(ctx context.Context, r *comparisonReport, c cell, i i
 	if i > 0 {
 		r.Rounds = append(r.Rounds, measured)
 	}
-	return nil
+	return measured, nil
 }
 
 // checkBooks holds the stock against the answers, for a baseline that sells what is not there would be no opponent, and

@@ -69,8 +69,19 @@ func (r *comparisonReport) servers() []string {
 	return servers
 }
 
-func (r *comparisonReport) needsMemory() bool {
-	return slices.ContainsFunc(r.chosen, func(row row) bool { return row.name == "memory" })
+// cellsByLoop tells apart the closed loops, and the open loops whose rates follow from them.
+func (r *comparisonReport) cellsByLoop() (closed, half, steady []cell) {
+	for _, c := range r.cells() {
+		switch c.load {
+		case loadHalf:
+			half = append(half, c)
+		case loadSteady:
+			steady = append(steady, c)
+		default:
+			closed = append(closed, c)
+		}
+	}
+	return closed, half, steady
 }
 
 // of are the rounds of a cell.
@@ -86,7 +97,6 @@ func (r *comparisonReport) of(c cell) []round {
 
 // ratio is how many orders a second one cell had for one of another, round by round.
 func (r *comparisonReport) ratio(a, b cell) (ratio spread, detail string) {
-	perSecond := func(r round) float64 { return r.PerSecond }
 	return r.paired(a, b, perSecond, perSecond)
 }
 
@@ -218,7 +228,7 @@ func (r *comparisonReport) costs(b *strings.Builder) {
 			batch = fmt.Sprintf("%.0f", size)
 		}
 		lines = append(lines, []string{
-			readable(c.server) + ", " + c.load, over(rounds, func(r round) float64 { return r.PerSecond }).text(0), latency, batch,
+			readable(c.server) + ", " + c.load, over(rounds, perSecond).text(0), latency, batch,
 			cpu(c.server), cpu(programRedis), cpu(programPostgres), cpu(programGenerator), cpu(programOthers),
 		})
 	}

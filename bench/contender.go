@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net/http"
 	"runtime"
 	"time"
 
@@ -24,55 +22,19 @@ type contender struct {
 // writes is whether a writer brings into PostgreSQL what was sold, behind the answers.
 func (c *contender) writes() bool { return c.name == programStampede || c.name == programEvalsha }
 
-// workload is what a round puts on a server.
-type workload struct {
-	name        string // also of the rounds in a report
-	round       int    // equal rounds get equal orders, whoever answers them
-	duration    time.Duration
-	connections int
-	hot         bool // all orders are of one product
-	soldOut     bool // of one that is sold out: its refusals are what is counted
-}
-
-// sources are the orders of a workload.
-func (w workload) sources(c *contender) []load.Source {
-	g := c.goods
-	switch {
-	case w.hot:
-		g.Products = g.Products[:1]
-	case w.soldOut:
-		g.Products = []string{c.soldOut}
-	}
-	return load.NewUniformOrders(g, fmt.Sprintf("%s-%d", w.name, w.round), uint64(w.round), w.connections)
-}
-
-// count makes of a tally what the workload counts.
-func (w workload) count(t load.Tally) load.Tally {
-	if w.soldOut {
-		sold := t.Accepted
-		t.Accepted = t.Refused[http.StatusConflict]
-		delete(t.Refused, http.StatusConflict)
-		if sold > 0 { // of what is not there
-			t.Refused[http.StatusCreated] = sold
-		}
-	}
-	return t
-}
-
 // round puts one load on one server while nothing else is under way. wrong says what was answered other than it should
 // have been.
 func (c *contender) round(ctx context.Context, w workload) (r round, wrong string, err error) {
-	if err := awaitQuiet(ctx, c.meter); err != nil {
+	if err := awaitQuiet(ctx, c.meter, w.duration); err != nil {
 		return r, "", err
 	}
 	// Anew for every round: between two of them a server closes connections that are idle for too long.
-	generator, err := load.Dial(ctx, c.addr, w.connections)
+	load, err := w.dial(ctx, c)
 	if err != nil {
 		return r, "", err
 	}
-	defer generator.Close() //nolint:errcheck // nothing is in flight
-	runtime.GC()            // the generator's garbage of the rounds before
-	sources, recorder := w.sources(c), load.NewRecorder()
+	defer load.close()
+	runtime.GC() // the generator's garbage of the rounds before
 	calls, err := c.batches(ctx)
 	if err != nil {
 		return r, "", err
@@ -81,7 +43,8 @@ func (c *contender) round(ctx context.Context, w workload) (r round, wrong strin
 	if err != nil {
 		return r, "", err
 	}
-	took := generator.ClosedLoop(ctx, w.duration, sources, recorder)
+	half := c.lagAfter(ctx, w.duration/2)
+	took := load.run(ctx)
 	burst, err := c.meter.read()
 	if err := errors.Join(err, ctx.Err()); err != nil {
 		return r, "", err
@@ -97,12 +60,12 @@ func (c *contender) round(ctx context.Context, w workload) (r round, wrong strin
 			return r, "", err
 		}
 	}
-	counts := w.count(recorder.Tally())
+	counts := w.count(load.tally())
 	if !w.soldOut {
 		c.accepted += counts.Accepted
 	}
 	r = newRound(c.name, counts, took, drain, burst.since(before), drained.since(before))
-	r.Load, r.Lag = w.name, lag
+	r.Load, r.Due, r.Lag, r.LagHalfway = w.name, w.rate, lag, <-half
 	after, err := c.batches(ctx)
 	if orders, calls := after.operations-calls.operations, after.calls-calls.calls; calls > 0 {
 		r.Batch = float64(orders) / float64(calls)
@@ -110,18 +73,42 @@ func (c *contender) round(ctx context.Context, w workload) (r round, wrong strin
 	return r, counts.Wrong(), err
 }
 
+// lagAfter looks after a while how far the writer is behind; -1 where it could not be seen.
+func (c *contender) lagAfter(ctx context.Context, d time.Duration) <-chan int64 {
+	seen := make(chan int64, 1)
+	if !c.writes() {
+		seen <- 0
+		return seen
+	}
+	go func() {
+		time.Sleep(d)
+		lag, err := c.api.lag(ctx)
+		if err != nil {
+			lag = lagUnseen
+		}
+		seen <- lag
+	}()
+	return seen
+}
+
+const lagUnseen = -1
+
 // batches is what script calls have carried so far; nothing where there are none.
 type batches struct{ operations, calls int64 }
 
-const batchMetric = "stampede_batch_operations"
+// What Prometheus calls the number of calls that placed orders, and the orders they carried.
+const (
+	callsMetric  = `stampede_batch_operations_count{script="place"}`
+	ordersMetric = `stampede_batch_operations_sum{script="place"}`
+)
 
 func (c *contender) batches(ctx context.Context) (b batches, err error) {
 	if !c.writes() {
 		return b, nil
 	}
-	if b.operations, err = c.api.gauge(ctx, batchMetric+"_sum"); err != nil {
+	if b.operations, err = c.api.gauge(ctx, ordersMetric); err != nil {
 		return b, err
 	}
-	b.calls, err = c.api.gauge(ctx, batchMetric+"_count")
+	b.calls, err = c.api.gauge(ctx, callsMetric)
 	return b, err
 }

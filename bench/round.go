@@ -23,7 +23,9 @@ type round struct {
 	CPUDrained   map[string]float64 `json:"cpu_us_all"` // the same, until the writer's lag was 0
 	DrainSeconds float64            `json:"drain_seconds"`
 	Lag          int64              `json:"lag_events"` // at the last reply
-	Batch        float64            `json:"batch"`      // operations a script call, where there are any
+	LagHalfway   int64              `json:"lag_events_halfway"`
+	Batch        float64            `json:"batch"`          // operations a script call, where there are any
+	Due          float64            `json:"due_per_second"` // of an open loop
 }
 
 // newRound relates what was counted and what was used. For the CPU time an order costs, both count the same orders:

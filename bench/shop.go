@@ -114,9 +114,9 @@ func (s *shop) awaitWritten(ctx context.Context) (lagged int64, err error) {
 }
 
 // awaitQuiet returns when the shop uses next to no CPU: a rewrite of the append-only file or a vacuum that an earlier
-// round has set off would be taken from the next one.
-func awaitQuiet(ctx context.Context, m meter) error {
-	for give := time.Now().Add(quietMax); time.Now().Before(give); {
+// round has set off would be taken from the next one. It waits no longer than the round will take.
+func awaitQuiet(ctx context.Context, m meter, round time.Duration) error {
+	for give := time.Now().Add(min(round, quietMax)); time.Now().Before(give); {
 		before, err := m.read()
 		if err != nil {
 			return err

@@ -71,7 +71,7 @@ func (y *yardstick) stop() error {
 func (y *yardstick) round(ctx context.Context, d time.Duration) (r round, err error) {
 	ctx, cancel := context.WithTimeout(ctx, d+yardstickMax)
 	defer cancel()
-	if err := awaitQuiet(ctx, y.meter); err != nil {
+	if err := awaitQuiet(ctx, y.meter, d); err != nil {
 		return r, err
 	}
 	sets := int64(d.Seconds() * yardstickMoves)

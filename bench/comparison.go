@@ -171,7 +171,7 @@ func (r *comparisonReport) table(to io.Writer) error {
 	}
 	r.promises(&b)
 	r.costs(&b)
-	r.verdict(&b)
+	writeVerdict(&b, r.Books, r.Marks, r.Failures, r.Seconds)
 	_, err := io.WriteString(to, b.String())
 	return err
 }
@@ -233,19 +233,6 @@ func (r *comparisonReport) costs(b *strings.Builder) {
 		})
 	}
 	writeTable(b, lines)
-}
-
-func (r *comparisonReport) verdict(b *strings.Builder) {
-	if len(r.Failures) == 0 && r.Books.Accepted > 0 {
-		fmt.Fprintf(b, "Books: closed; %d orders accepted, as many units sold\n", r.Books.Accepted)
-	}
-	for _, mark := range r.Marks {
-		fmt.Fprintf(b, "MARKED: %s\n", mark)
-	}
-	for _, failure := range r.Failures {
-		fmt.Fprintf(b, "FAILED: %s\n", failure)
-	}
-	fmt.Fprintf(b, "Took %.0f s\n", r.Seconds)
 }
 
 // writeTable writes a table of Markdown whose columns line up.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net"
 	"net/http"
 	"testing"
@@ -22,7 +23,12 @@ func TestPaced_CountsLatencyFromWhenARequestWasDue(t *testing.T) {
 	})}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
-	defer func() { _ = server.Close(); <-served }()
+	t.Cleanup(func() {
+		_ = server.Close()
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	})
 	// Two connections answer 100 a second. At 200 those that are due after a second have waited for half of it.
 	p, err := dialPaced(t.Context(), listener.Addr().String(), 2)
 	if err != nil {

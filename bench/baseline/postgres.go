@@ -98,12 +98,20 @@ func (s *postgresShop) Check(ctx context.Context) rest.Readiness {
 }
 
 // What the functions of schema.sql raise.
+const (
+	codeKeyReused    = "ST001"
+	codeNoUser       = "ST002"
+	codeNoProduct    = "ST003" // detail: the product
+	codeOutOfStock   = "ST004" // detail: the product, and what is left of it
+	codeShortBalance = "ST005" // detail: the balance
+)
+
 var refusals = map[string]error{
-	"ST001": engine.ErrKeyReused,
-	"ST002": engine.ErrUserNotFound,
-	"ST003": engine.ErrProductNotFound,
-	"ST004": engine.ErrOutOfStock,
-	"ST005": engine.ErrInsufficientBalance,
+	codeKeyReused:    engine.ErrKeyReused,
+	codeNoUser:       engine.ErrUserNotFound,
+	codeNoProduct:    engine.ErrProductNotFound,
+	codeOutOfStock:   engine.ErrOutOfStock,
+	codeShortBalance: engine.ErrInsufficientBalance,
 }
 
 const (
@@ -132,29 +140,31 @@ func (s *postgresShop) once(ctx context.Context, query string, args, into []any)
 	}
 }
 
-// refusal reads what a function has raised: its detail is the figures that a buyer needs.
+// refusal reads what a function has raised, with the figures that a buyer needs.
 func refusal(raised *pgconn.PgError) error {
 	reason, ok := refusals[raised.Code]
 	if !ok {
 		return raised
 	}
 	r := &engine.Refusal{Reason: reason}
-	first, second, _ := strings.Cut(raised.Detail, " ")
-	var err error
-	switch reason {
-	case engine.ErrProductNotFound:
-		r.ProductID, err = strconv.ParseInt(first, 10, 64)
-	case engine.ErrOutOfStock:
-		if r.ProductID, err = strconv.ParseInt(first, 10, 64); err == nil {
-			r.Left, err = strconv.ParseInt(second, 10, 64)
-		}
-	case engine.ErrInsufficientBalance:
-		r.Balance, err = strconv.ParseInt(first, 10, 64)
-	default:
-		return reason
+	var figures []*int64
+	switch raised.Code {
+	case codeNoProduct:
+		figures = []*int64{&r.ProductID}
+	case codeOutOfStock:
+		figures = []*int64{&r.ProductID, &r.Left}
+	case codeShortBalance:
+		figures = []*int64{&r.Balance}
 	}
-	if err != nil {
-		return fmt.Errorf("detail of %s: %w", raised.Code, err)
+	texts := strings.Fields(raised.Detail)
+	if len(texts) != len(figures) {
+		return fmt.Errorf("the detail of %s is %q", raised.Code, raised.Detail)
+	}
+	for i, text := range texts {
+		var err error
+		if *figures[i], err = strconv.ParseInt(text, 10, 64); err != nil {
+			return fmt.Errorf("the detail of %s: %w", raised.Code, err)
+		}
 	}
 	return r
 }
@@ -164,8 +174,9 @@ const chargeQuery = `SELECT charge_id, balance, replayed FROM charge($1, $2, $3,
 // Charge adds to a balance, once a key.
 func (s *postgresShop) Charge(ctx context.Context, r engine.ChargeRequest) (engine.Charged, bool, error) {
 	c, replayed := engine.Charged{UserID: r.UserID, Amount: r.Amount}, false
-	print := fingerprint("charge", r.UserID, []engine.Line{{Quantity: r.Amount}})
-	err := s.once(ctx, chargeQuery, []any{r.UserID, r.Amount, r.Key, print}, []any{&c.ChargeID, &c.Balance, &replayed})
+	err := s.once(ctx, chargeQuery,
+		[]any{r.UserID, r.Amount, r.Key, fingerprint("charge", r.UserID, []engine.Line{{Quantity: r.Amount}})},
+		[]any{&c.ChargeID, &c.Balance, &replayed})
 	return c, replayed, err
 }
 

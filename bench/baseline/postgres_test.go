@@ -173,8 +173,10 @@ func refusalsChangeNothing(t *testing.T, c *postgresClient) {
 		"no user":     {c.buy("", "987654", dear, 1), http.StatusNotFound, "user_not_found"},
 		"another key": {c.buy("used-"+user, user, dear, 1), http.StatusUnprocessableEntity, "idempotency_key_reused"},
 		"no units":    {c.buy("", user, dear, 0), http.StatusBadRequest, "validation_failed"},
-		"a hold": {c.post("/order", "", fmt.Sprintf(`{"user_id": %s, "items": [{"product_id": %s, "quantity": 1}], "payment": "later"}`, user, dear)),
-			http.StatusBadRequest, "validation_failed"},
+		"a hold": {
+			c.post("/order", "", fmt.Sprintf(`{"user_id": %s, "items": [{"product_id": %s, "quantity": 1}], "payment": "later"}`, user, dear)),
+			http.StatusBadRequest, "validation_failed",
+		},
 	} {
 		if r.answer.status != r.status || r.answer.field(t, "code") != r.code {
 			t.Errorf("%s: answered %+v, want %d %s", name, r.answer, r.status, r.code)

@@ -175,7 +175,7 @@ func (x *comparison) fill(ctx context.Context, c *contender) (err error) {
 		return nil
 	}
 	x.say("Filling %s: %d users, %d products", readable(c.name), x.users, x.products)
-	if c.goods, err = c.shop.fill(ctx, x.users, x.products); err != nil {
+	if c.goods, err = c.fill(ctx, x.users, x.products); err != nil {
 		return err
 	}
 	c.soldOut, err = c.api.createProduct(ctx, "Nothing left", productPrice, 0)
@@ -295,7 +295,7 @@ func (x *comparison) round(ctx context.Context, r *comparisonReport, c cell, i i
 	}
 	w := workload{
 		name: c.load, round: i, duration: d, connections: x.connections, rate: rate,
-		hot: c.load == loadHot, soldOut: c.load == loadSoldOut && c.server != programEmpty,
+		hot: c.load == loadHot, batched: c.load == loadBatched, soldOut: c.load == loadSoldOut && c.server != programEmpty,
 	}
 	if c.load == loadCrowd {
 		w.connections = x.crowd

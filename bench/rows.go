@@ -11,6 +11,7 @@ const (
 	loadHot     = "one hot product"
 	loadSoldOut = "sold out"
 	loadCrowd   = "full batches" // many products, and as many connections as fill batches
+	loadBatched = "many orders a request"
 	loadSet     = "SET"
 	loadHalf    = "half the peak" // an open loop
 	loadSteady  = "lag flat"      // an open loop at the highest rate at which it is
@@ -131,6 +132,14 @@ var rows = []row{
 		cells: []cell{burstOfStampede},
 		figure: func(r *comparisonReport) (spread, string) {
 			return over(r.of(burstOfStampede), func(r round) float64 { return r.CPUDrained[programPostgres] }), "drain included"
+		},
+	},
+	{
+		name: "batch", what: "orders a second by POST /orders/batch, against one order a request", unit: "times", target: 2, moonshot: 5,
+		cells: []cell{burstOfStampede, {programStampede, loadBatched, false}},
+		figure: func(r *comparisonReport) (spread, string) {
+			ratio, detail := r.ratio(cell{programStampede, loadBatched, false}, burstOfStampede)
+			return ratio, fmt.Sprintf("%s; %d orders a request, %d requests at once", detail, batchOrders, batchConnections)
 		},
 	},
 	{

@@ -18,6 +18,7 @@ type workload struct {
 	rate        float64 // requests a second that are due, an open loop; 0: as many as are answered, a closed one
 	hot         bool    // all orders are of one product
 	soldOut     bool    // of one that is sold out: its refusals are what is counted
+	batched     bool    // many orders in a request
 }
 
 // running is a workload whose connections are open.
@@ -29,6 +30,14 @@ type running struct {
 
 // dial connects to a server.
 func (w workload) dial(ctx context.Context, c *contender) (running, error) {
+	if w.batched {
+		b := newBatched(c, w)
+		return running{
+			run:   func(ctx context.Context) time.Duration { return b.run(ctx, w.duration) },
+			tally: func() load.Tally { return b.tally },
+			close: b.http.CloseIdleConnections,
+		}, nil
+	}
 	sources, recorder := w.sources(c), load.NewRecorder()
 	if w.rate > 0 {
 		p, err := dialPaced(ctx, c.addr, w.connections)

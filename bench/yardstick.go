@@ -21,7 +21,7 @@ import (
 const (
 	setPipeline    = 64      // commands that redis-benchmark sends together
 	setKeys        = 1000000 // different keys, at random
-	setBytes       = 45      // a value as long as the record of an order of one line
+	setBytes       = 34      // a value as long as the record of an order of one line
 	yardstickMax   = time.Minute
 	programSet     = "pipelined_set"
 	yardstickMoves = 400_000 // SETs a second that it is planned with; a slower Redis takes longer

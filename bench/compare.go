@@ -250,7 +250,8 @@ func (x *comparison) measureMemory(ctx context.Context, r *comparisonReport) (er
 const (
 	steadyTries = 6
 	steadyStep  = 0.9  // from one rate to the next
-	steadyGrows = 0.02 // of the rate: by less the lag is taken for flat
+	steadySlack = 0.2  // seconds of orders: by so much a lag that is flat comes and goes
+	steadyKept  = 0.95 // of the rate: the last answers come after the last order is due
 )
 
 // findSteady goes down from the rate at which orders reached PostgreSQL in the bursts, which is close, to the first at
@@ -270,8 +271,8 @@ func (x *comparison) findSteady(ctx context.Context, r *comparisonReport) error 
 
 // steady is whether the writer kept up: its lag at the end is not above that of halfway, but for what comes and goes.
 func (r round) steady() bool {
-	grown := float64(r.Lag-r.LagHalfway) / (r.Seconds / 2)
-	return r.LagHalfway != lagUnseen && r.PerSecond > r.Due*(1-steadyGrows) && grown < r.Due*steadyGrows
+	grown := float64(r.Lag - r.LagHalfway)
+	return r.LagHalfway != lagUnseen && r.PerSecond > r.Due*steadyKept && grown < r.Due*steadySlack
 }
 
 // round measures one cell once; round 0 is a warm-up and is not kept. rate is of an open loop, 0 a closed one.

@@ -163,7 +163,7 @@ func TestRound_LagIsFlat(t *testing.T) {
 	}{
 		"none":            {round{Seconds: 10, Due: 1000, PerSecond: 1000}, true},
 		"level":           {round{Seconds: 10, Due: 1000, PerSecond: 1000, LagHalfway: 500, Lag: 550}, true},
-		"growing":         {round{Seconds: 10, Due: 1000, PerSecond: 1000, LagHalfway: 500, Lag: 700}, false},
+		"growing":         {round{Seconds: 10, Due: 1000, PerSecond: 1000, LagHalfway: 500, Lag: 750}, false},
 		"not seen":        {round{Seconds: 10, Due: 1000, PerSecond: 1000, LagHalfway: lagUnseen}, false},
 		"answers lagging": {round{Seconds: 10, Due: 1000, PerSecond: 900}, false},
 	} {

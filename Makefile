@@ -70,6 +70,10 @@ fuzz: setup-test ## Fuzz each parser of requests for FUZZTIME
 bench-smoke: setup build ## A few seconds of each benchmark, to see that they run
 	go run ./bench smoke
 
+.PHONY: bench-compare
+bench-compare: setup build ## Every number that is promised, beside what it is held against, in about nine minutes (ARGS="--quick")
+	go run ./bench compare $(ARGS)
+
 .PHONY: bench-memory
 bench-memory: setup build ## Bytes of Redis memory an order and a user, in half a minute
 	go run ./bench memory

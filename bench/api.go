@@ -110,7 +110,10 @@ func (a *api) stock(ctx context.Context, product string) (int64, error) {
 // lagMetric is measured when asked: 0 means that every change answered before stands in PostgreSQL's tables.
 const lagMetric = "stampede_writer_lag_events"
 
-func (a *api) lag(ctx context.Context) (int64, error) {
+func (a *api) lag(ctx context.Context) (int64, error) { return a.gauge(ctx, lagMetric) }
+
+// gauge reads a measure of /metrics.
+func (a *api) gauge(ctx context.Context, metric string) (int64, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, a.base+"/metrics", http.NoBody)
 	if err != nil {
 		return 0, err
@@ -119,8 +122,8 @@ func (a *api) lag(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	lag, err := readGauge(response.Body, lagMetric)
-	return lag, errors.Join(err, response.Body.Close())
+	value, err := readGauge(response.Body, metric)
+	return value, errors.Join(err, response.Body.Close())
 }
 
 // readGauge adds up the samples of a metric in Prometheus' text format.

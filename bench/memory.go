@@ -157,7 +157,7 @@ func (m *memory) place(ctx context.Context, s *shop, generator *load.Generator, 
 			return 0, ctx.Err()
 		}
 	}
-	if err := s.awaitWritten(ctx); err != nil {
+	if _, err := s.awaitWritten(ctx); err != nil {
 		return 0, err
 	}
 	return recorder.Tally().Accepted, nil

@@ -18,13 +18,15 @@ const (
 	programRedis     = "redis"
 	programPostgres  = "postgres"
 	programEmpty     = "empty_handler"
+	programEvalsha   = "evalsha_server"
+	programRowLocks  = "postgres_server"
 	programGenerator = "generator"
 	programOthers    = "others" // whatever else ran on the machine, the kernel's own threads included
 )
 
 // programs are all of them, in the order in which they are told.
 var programs = []string{
-	programStampede, programRedis, programPostgres, programEmpty, programGenerator, programOthers,
+	programStampede, programEvalsha, programRowLocks, programRedis, programPostgres, programEmpty, programGenerator, programOthers,
 }
 
 // readable is how a table names a program; JSON has it as it is.
@@ -42,7 +44,7 @@ type meter struct {
 	roots map[int]string // programs by pid
 }
 
-// newMeter tells the given programs apart, and the servers that stampede has started. It holds on to their processes:
+// newMeter tells the given programs apart, and the servers that those under load have started. It holds on to their processes:
 // one that is started anew in the middle would hand the time of the old one to its parent.
 func newMeter(proc string, roots map[int]string) (meter, error) {
 	m := meter{proc: proc, roots: maps.Clone(roots)}
@@ -52,7 +54,8 @@ func newMeter(proc string, roots map[int]string) (meter, error) {
 	}
 	servers := map[string]string{"redis-server": programRedis, "postgres": programPostgres}
 	for pid, p := range processes {
-		if program, ok := servers[p.name]; ok && roots[p.parent] == programStampede {
+		parent := roots[p.parent]
+		if program, ok := servers[p.name]; ok && parent != "" && parent != programGenerator {
 			m.roots[pid] = program
 		}
 	}
@@ -143,8 +146,16 @@ func (u usage) since(before usage) usage {
 	return spent
 }
 
-// shop is what Stampede used with its servers.
-func (u usage) shop() time.Duration { return u[programStampede] + u[programRedis] + u[programPostgres] }
+// underLoad is what the measured server used, with those behind it.
+func (u usage) underLoad() time.Duration {
+	sum := time.Duration(0)
+	for program, cpu := range u {
+		if program != programGenerator && program != programOthers {
+			sum += cpu
+		}
+	}
+	return sum
+}
 
 // parseProcess reads parent (4), utime, stime, cutime and cstime (14 to 17) of proc_pid_stat(5).
 func parseProcess(stat []byte) (process, error) {

@@ -11,6 +11,7 @@ import (
 // round is one load on one server, as measured.
 type round struct {
 	Server       string             `json:"server"`
+	Load         string             `json:"load"`
 	Seconds      float64            `json:"seconds"` // to the last reply
 	Accepted     int64              `json:"accepted"`
 	PerSecond    float64            `json:"accepted_per_second"`
@@ -21,6 +22,10 @@ type round struct {
 	CPU          map[string]float64 `json:"cpu_us"`     // an accepted request, by program, to the last reply
 	CPUDrained   map[string]float64 `json:"cpu_us_all"` // the same, until the writer's lag was 0
 	DrainSeconds float64            `json:"drain_seconds"`
+	Lag          int64              `json:"lag_events"` // at the last reply
+	LagHalfway   int64              `json:"lag_events_halfway"`
+	Batch        float64            `json:"batch"`          // operations a script call, where there are any
+	Due          float64            `json:"due_per_second"` // of an open loop
 }
 
 // newRound relates what was counted and what was used. For the CPU time an order costs, both count the same orders:
@@ -46,6 +51,10 @@ func newRound(server string, t load.Tally, took, drain time.Duration, burst, dra
 func (r round) shopCores() float64 {
 	return r.Cores[programStampede] + r.Cores[programRedis] + r.Cores[programPostgres]
 }
+
+// writtenPerSecond is the rate at which orders reached PostgreSQL until the last reply. Where the lag did not grow it is
+// the rate of the answers.
+func (r round) writtenPerSecond() float64 { return max(0, float64(r.Accepted-r.Lag)) / r.Seconds }
 
 // spread is a median with the lowest and the highest of its rounds.
 type spread struct {

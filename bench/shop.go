@@ -24,12 +24,13 @@ const (
 	quietMax  = 3 * time.Second        // then the run goes on, and is marked for what disturbs it
 )
 
-// shop is a `stampede up` of its own: API, writer, Redis and PostgreSQL on an empty data directory.
+// shop is a server under load with all that is behind it: a `stampede up` of its own (API, writer, Redis and PostgreSQL on
+// an empty data directory), or a baseline.
 type shop struct {
 	*program
 	api    *api
 	addr   string
-	binary string
+	binary string // empty for a baseline
 	data   string
 }
 
@@ -39,7 +40,7 @@ func startShop(ctx context.Context, w workspace, binary string, flags ...string)
 	if err != nil {
 		return nil, err
 	}
-	s := &shop{addr: addr, binary: binary, data: w.data()}
+	s := &shop{addr: addr, binary: binary, data: w.data(programStampede)}
 	token := rand.Text()
 	s.program, err = launch("stampede up", w.log("stampede"), binary,
 		// In the environment, where other users of the machine cannot read it.
@@ -88,30 +89,34 @@ func (s *shop) settings() (map[string]string, error) {
 	return settings, nil
 }
 
-// awaitWritten returns when PostgreSQL holds every change that was answered before the call.
-func (s *shop) awaitWritten(ctx context.Context) error {
+// awaitWritten returns when PostgreSQL holds every change that was answered before the call, and how many it lacked at
+// first.
+func (s *shop) awaitWritten(ctx context.Context) (lagged int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, drainMax)
 	defer cancel()
-	for {
+	for first := true; ; {
 		lag, err := s.api.lag(ctx)
+		if err == nil && first {
+			lagged, first = lag, false
+		}
 		if err == nil && lag == 0 {
-			return nil
+			return lagged, nil
 		}
 		select {
 		case <-ctx.Done():
 			if err == nil {
 				err = fmt.Errorf("its lag is %d", lag)
 			}
-			return s.explain(fmt.Errorf("wait for the writer: %w: %w", ctx.Err(), err))
+			return lagged, s.explain(fmt.Errorf("wait for the writer: %w: %w", ctx.Err(), err))
 		case <-time.After(drainPoll):
 		}
 	}
 }
 
 // awaitQuiet returns when the shop uses next to no CPU: a rewrite of the append-only file or a vacuum that an earlier
-// round has set off would be taken from the next one.
-func awaitQuiet(ctx context.Context, m meter) error {
-	for give := time.Now().Add(quietMax); time.Now().Before(give); {
+// round has set off would be taken from the next one. It waits no longer than the round will take.
+func awaitQuiet(ctx context.Context, m meter, round time.Duration) error {
+	for give := time.Now().Add(min(round, quietMax)); time.Now().Before(give); {
 		before, err := m.read()
 		if err != nil {
 			return err
@@ -125,7 +130,7 @@ func awaitQuiet(ctx context.Context, m meter) error {
 		if err != nil {
 			return err
 		}
-		if after.since(before).shop() <= tick {
+		if after.since(before).underLoad() <= tick {
 			return nil
 		}
 	}

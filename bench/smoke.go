@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"time"
-
-	"stampede/bench/load"
 )
 
 // smokeCmd is `bench smoke`.
@@ -91,15 +88,8 @@ func (s *smoke) run(ctx context.Context) (r *report, err error) {
 	return r, nil
 }
 
-// contender is one of the two servers under the generator.
-type contender struct {
-	*load.Generator
-	name string
-	shop *shop // nil for the empty handler
-}
-
 // measure fills the shop, runs the rounds and looks at the books.
-func (s *smoke) measure(ctx context.Context, a *shop, b *emptyServer, r *report) error {
+func (s *smoke) measure(ctx context.Context, a, b *shop, r *report) error {
 	s.say("Filling it: %d users, %d products", s.users, s.products)
 	g, err := a.fill(ctx, s.users, s.products)
 	if err != nil {
@@ -111,33 +101,21 @@ func (s *smoke) measure(ctx context.Context, a *shop, b *emptyServer, r *report)
 	if err != nil {
 		return err
 	}
-	toShop, err := load.Dial(ctx, a.addr, s.connections)
-	if err != nil {
-		return err
-	}
-	defer toShop.Close() //nolint:errcheck // nothing is in flight
-	toEmpty, err := load.Dial(ctx, b.addr, s.connections)
-	if err != nil {
-		return err
-	}
-	defer toEmpty.Close() //nolint:errcheck // nothing is in flight
-	contenders := []contender{{toShop, programStampede, a}, {toEmpty, programEmpty, nil}}
+	ours := &contender{shop: a, name: programStampede, meter: m, goods: g}
+	theirs := &contender{shop: b, name: programEmpty, meter: m, goods: g}
 	for i := range s.rounds + 1 {
-		name, duration := fmt.Sprintf("Round %d of %d", i, s.rounds), s.roundTime
+		name, w := fmt.Sprintf("Round %d of %d", i, s.rounds), workload{name: "smoke", round: i, duration: s.roundTime, connections: s.connections}
 		if i == 0 {
-			name, duration = "Warm-up", s.warmUp
+			name, w.duration = "Warm-up", s.warmUp
 		}
-		for _, c := range contenders {
+		for _, c := range []*contender{ours, theirs} {
 			s.say("%s: %s", name, readable(c.name))
-			measured, counts, err := s.round(ctx, c, m, g, i, duration)
+			measured, wrong, err := c.round(ctx, w)
 			if err != nil {
 				return err
 			}
-			if wrong := counts.Wrong(); wrong != "" {
+			if wrong != "" {
 				r.Failures = append(r.Failures, fmt.Sprintf("%s, %s: %s", name, readable(c.name), wrong))
-			}
-			if c.shop != nil {
-				r.Books.Accepted += counts.Accepted
 			}
 			if i > 0 {
 				r.Rounds = append(r.Rounds, measured)
@@ -145,40 +123,6 @@ func (s *smoke) measure(ctx context.Context, a *shop, b *emptyServer, r *report)
 		}
 	}
 	s.say("Auditing the books")
+	r.Books.Accepted = ours.accepted
 	return r.Books.check(ctx, a, g)
-}
-
-// round puts one load on one server while nothing else is under way.
-func (s *smoke) round(ctx context.Context, c contender, m meter, g load.Goods, i int, d time.Duration) (round, load.Tally, error) {
-	if err := awaitQuiet(ctx, m); err != nil {
-		return round{}, load.Tally{}, err
-	}
-	runtime.GC() // the generator's garbage of the rounds before
-	sources := load.NewUniformOrders(g, fmt.Sprintf("smoke-%d", i), uint64(i), s.connections)
-	recorder := load.NewRecorder()
-	before, err := m.read()
-	if err != nil {
-		return round{}, load.Tally{}, err
-	}
-	took := c.ClosedLoop(ctx, d, sources, recorder)
-	burst, err := m.read()
-	if err != nil {
-		return round{}, load.Tally{}, err
-	}
-	if err := ctx.Err(); err != nil {
-		return round{}, load.Tally{}, err
-	}
-	drained, drain := burst, time.Duration(0)
-	if c.shop != nil {
-		began := time.Now()
-		if err := c.shop.awaitWritten(ctx); err != nil {
-			return round{}, load.Tally{}, err
-		}
-		drain = time.Since(began)
-		if drained, err = m.read(); err != nil {
-			return round{}, load.Tally{}, err
-		}
-	}
-	counts := recorder.Tally()
-	return newRound(c.name, counts, took, drain, burst.since(before), drained.since(before)), counts, nil
 }

@@ -2,31 +2,10 @@ package main
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime/debug"
 	"testing"
 	"time"
 )
-
-// buildStampede builds the server as the tests were built: then most of it lies in the build cache.
-func buildStampede(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "stampede")
-	args := []string{"build", "-buildvcs=false", "-o", path}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			if s.Key == "-race" && s.Value == "true" {
-				args = append(args, "-race")
-			}
-		}
-	}
-	build := exec.CommandContext(t.Context(), "go", append(args, "stampede/cmd/stampede")...)
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build stampede: %v\n%s", err, out)
-	}
-	return path
-}
 
 func TestSmoke_MeasuresAShopAndLeavesNothing(t *testing.T) {
 	tmp := t.TempDir()

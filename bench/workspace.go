@@ -29,12 +29,19 @@ func newWorkspace() (workspace, error) {
 	return workspace{path: path}, nil
 }
 
-func (w workspace) data() string           { return filepath.Join(w.path, "data") }
-func (w workspace) log(name string) string { return filepath.Join(w.path, name+".log") }
+// data is the directory of the servers of one contender.
+func (w workspace) data(name string) string { return filepath.Join(w.path, dataPrefix+name) }
+func (w workspace) log(name string) string  { return filepath.Join(w.path, name+".log") }
+
+const dataPrefix = "data-"
 
 // remove deletes everything, also what root's PostgreSQL keeps elsewhere, and ends servers that were left running.
 func (w workspace) remove() error {
-	return errors.Join(stack.Remove(w.data()), os.RemoveAll(w.path))
+	dirs, err := filepath.Glob(filepath.Join(w.path, dataPrefix+"*"))
+	for _, dir := range dirs {
+		err = errors.Join(err, stack.Remove(dir))
+	}
+	return errors.Join(err, os.RemoveAll(w.path))
 }
 
 // built is where `make build` leaves the program, seen from the top of the repository.

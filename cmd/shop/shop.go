@@ -31,6 +31,9 @@ type Config struct {
 	OperationTimeout time.Duration
 	BacklogCap       int64 // bytes; 0: a quarter of Redis' maxmemory
 
+	BatchMax int // operations a script call
+	Workers  int // calls in flight a partition
+
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
 }
@@ -103,7 +106,7 @@ func (s *Shop) start(ctx context.Context, c Config) (err error) {
 	if err != nil {
 		return err
 	}
-	client, err := engine.Connect(c.Redis, 4*partitions+64, c.OperationTimeout)
+	client, err := engine.Connect(c.Redis, (4+c.Workers)*partitions+64, c.OperationTimeout)
 	if err != nil {
 		return err
 	}
@@ -116,7 +119,7 @@ func (s *Shop) start(ctx context.Context, c Config) (err error) {
 	s.Engine, err = engine.New(engine.Config{
 		Redis: client, Partitions: partitions, Node: node.Number, OperationTimeout: c.OperationTimeout,
 		BacklogCap: c.BacklogCap, Log: c.Log, Metrics: c.Metrics, Repair: s.Books.Repair,
-		Hold: c.Hold, RefundWindow: c.RefundWindow, Archive: s.Books.Order, Fences: s.Books.Fences,
+		Hold: c.Hold, RefundWindow: c.RefundWindow, BatchMax: c.BatchMax, Workers: c.Workers, Archive: s.Books.Order, Fences: s.Books.Fences,
 		Ended: func(ctx context.Context, partition int, a engine.Acknowledged) error {
 			return s.Books.Ended(ctx, partition, a, name)
 		},

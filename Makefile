@@ -54,7 +54,7 @@ run: setup build ## Set up, build, and start everything with a demo catalogue (A
 
 .PHONY: test
 test: setup-test ## Run every test under the race detector, against real Redis and Postgres
-	$(GOTEST) -timeout 9m $(TESTFLAGS) $(PKG)
+	$(GOTEST) -timeout 20m $(TESTFLAGS) $(PKG)
 # Once through each microbenchmark, so that none of them rots: for the whole suite only.
 	$(if $(TESTFLAGS)$(filter-out file,$(origin PKG)),,STAMPEDE_BENCH_ORDERS=10 GORACE=atexit_sleep_ms=0 $(GOTEST) -benchtime 1x $(MICRO))
 

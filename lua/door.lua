@@ -116,9 +116,9 @@ end
 
 -- keep writes new idempotency records, named by their keys. A number would be printed anew for each of them.
 local function keep(keys, records)
-    local call, ttl_s = redis.call, string.format('%d', idempotency_ttl_s)
+    local ttl_s = string.format('%d', idempotency_ttl_s)
     for i = 1, #keys do
         local key = keys[i]
-        call('SET', key, records[key], 'EX', ttl_s)
+        redis.call('SET', key, records[key], 'EX', ttl_s)
     end
 end

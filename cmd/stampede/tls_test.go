@@ -246,7 +246,7 @@ func TestTLS_RefusesWhatCannotServe(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
 	pair, other := ca.issue(local), ca.issue(local)
-	dir := stacktest.Initialised(t)
+	dir := stacktest.Dir(t)
 	up := []string{"up", "--addr", local + ":0", "--data-dir", dir}
 	for _, c := range []struct {
 		name, want string

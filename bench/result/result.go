@@ -99,10 +99,5 @@ type Books struct {
 	Unaudited  string `json:"unaudited,omitempty"` // why nobody knows whether they close
 }
 
-// Accepted a second, over the whole load.
-func (r *Result) AcceptedPerSecond() float64 {
-	if r.Seconds == 0 {
-		return 0
-	}
-	return float64(r.Total.Accepted) / r.Seconds
-}
+// AcceptedPerSecond is over the whole load.
+func (r *Result) AcceptedPerSecond() float64 { return per(r.Total.Accepted, r.Seconds) }

@@ -55,7 +55,10 @@ func at(latency []Quantile, percent float64) (us int64, known bool) {
 
 // percentile names one, as "p99.9".
 func percentile(percent float64) string {
-	if percent == 100 {
+	switch percent {
+	case 0:
+		return "min"
+	case 100:
 		return "max"
 	}
 	return "p" + strconv.FormatFloat(percent, 'f', -1, 64)
@@ -141,13 +144,15 @@ func (r *Result) calls() (n int64) {
 	return n
 }
 
-const violationBytesMax = 2000 // of an audit's output; whoever wants all of it asks `stampede audit`
+const violationMax = 2000 // characters of an audit's output; whoever wants all of it asks `stampede audit`
+
+func cut(text string) string { return fmt.Sprintf("%.*s", violationMax, text) }
 
 // text says whether the books close.
 func (b Books) text() string {
 	switch {
 	case b.Violations != "":
-		return fmt.Sprintf("do NOT close: %.*s", violationBytesMax, b.Violations)
+		return "do NOT close: " + cut(b.Violations)
 	case b.Unaudited != "":
 		return "not audited: " + b.Unaudited
 	case b.Closed:

@@ -1,5 +1,8 @@
 // Package result is what a load test came to, and how it is told: a table with a small plot, JSON, and a page of charts
 // that needs nothing but a browser.
+//
+// What is not known is left out: a table, a chart or a tile stands there only if something was measured for it. Of a list of
+// percentiles the tables and tiles tell 50, 90, 95, 99, 99.9, 99.99 and 100 where they are in it; the page's chart draws them all.
 package result
 
 import "time"

@@ -3,6 +3,7 @@ package result
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -77,6 +78,32 @@ func ms(us int64) string {
 		return fmt.Sprintf("%.1f", v)
 	default:
 		return fmt.Sprintf("%.0f", v)
+	}
+}
+
+// grouped puts commas between the thousands of a whole number.
+func grouped(digits string) string {
+	sign := ""
+	if strings.HasPrefix(digits, "-") {
+		sign, digits = "-", digits[1:]
+	}
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return sign + digits
+}
+
+// spoken is a rate with as many digits as say something.
+func spoken(v float64) string {
+	switch {
+	case math.Abs(v) < 0.005: // an axis may have a little less than 0
+		return "0"
+	case v < 10:
+		return fmt.Sprintf("%.2f", v)
+	case v < 100:
+		return fmt.Sprintf("%.1f", v)
+	default:
+		return grouped(fmt.Sprintf("%.0f", v))
 	}
 }
 

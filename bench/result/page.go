@@ -46,6 +46,7 @@ type document struct {
 	Tiles            [][]tile
 	Charts           map[string]*chart // those that there is something to show in
 	Outcomes         []outcome
+	Told             []Quantile // the percentiles of the table; the chart has all
 	Statuses         []statusCount
 	Sizes            []outcome
 	Calls            int64
@@ -82,6 +83,11 @@ func (r *Result) HTML(w io.Writer) error {
 	}
 	for i, name := range r.sizes() {
 		d.Sizes = append(d.Sizes, outcome{name, r.Batches[i].Calls})
+	}
+	for _, percent := range told {
+		if us, known := at(r.Latency, percent); known {
+			d.Told = append(d.Told, Quantile{percent, us})
+		}
 	}
 	for _, one := range r.Timeline {
 		d.LagMost, d.LagLast = max(d.LagMost, one.Lag), max(0, one.Lag)
@@ -137,32 +143,6 @@ var pageParsed = template.Must(template.New("page").Funcs(template.FuncMap{
 	"stamp":      func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
 	"cut":        cut,
 }).Parse(pageTemplate))
-
-// grouped puts commas between the thousands of a whole number.
-func grouped(digits string) string {
-	sign := ""
-	if strings.HasPrefix(digits, "-") {
-		sign, digits = "-", digits[1:]
-	}
-	for i := len(digits) - 3; i > 0; i -= 3 {
-		digits = digits[:i] + "," + digits[i:]
-	}
-	return sign + digits
-}
-
-// spoken is a rate with as many digits as say something.
-func spoken(v float64) string {
-	switch {
-	case v == 0:
-		return "0"
-	case v < 10:
-		return fmt.Sprintf("%.2f", v)
-	case v < 100:
-		return fmt.Sprintf("%.1f", v)
-	default:
-		return grouped(fmt.Sprintf("%.0f", v))
-	}
-}
 
 // statuses are the answers by status, those that there were.
 func (c Counts) statuses() (list []statusCount) {

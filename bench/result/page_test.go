@@ -237,6 +237,7 @@ func TestHTML_TellsTheFigures(t *testing.T) {
 		`<dt>Highest rate held</dt><dd><b>13,000</b> /s<small>6 rates tried</small></dd>`,
 		`<div class="bad"><dt>Failed</dt><dd><b>&lt; 0.01</b> %<small>15 of 361,116 due</small></dd></div>`,
 		`<dt>Latency p99.9</dt><dd><b>15.6</b> ms`,
+		`<th scope="row">p99.99</th><td>32.7</td>`,
 		`<th scope="row">accepted</th><td>200,000</td><td>55.38</td><td>3,333</td>`,
 		`<th scope="row">order</th><td>240,744</td><td>133,334</td>`,
 		`<th scope="row">409 <span class="soft">Conflict</span></th>`,

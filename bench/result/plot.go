@@ -29,7 +29,7 @@ func (r *Result) plots(b *strings.Builder) {
 	}
 	accepted := mean(func(one Interval) int64 { return one.Accepted })
 	refused := mean(func(one Interval) int64 { return one.Refused })
-	r.plot(b, "a second: ─ accepted, ∙ refused", rate, accepted, refused)
+	r.plot(b, "a second: ─ accepted, ∙ refused", spoken, accepted, refused)
 
 	worst := r.bins(func(some []Interval) float64 {
 		p99 := int64(0)
@@ -54,18 +54,6 @@ func (r *Result) bins(figure func([]Interval) float64) []float64 {
 		values[i] = figure(r.Timeline[from:max(to, from+1)])
 	}
 	return values
-}
-
-// rate is a label of the axis.
-func rate(v float64) string {
-	switch {
-	case math.Abs(v) < 0.005: // by rounding it may be less than 0
-		return "0"
-	case v < 10:
-		return fmt.Sprintf("%.2f", v)
-	default:
-		return fmt.Sprintf("%.0f", v)
-	}
 }
 
 // plot draws curves above an axis of seconds. Curves that hold nothing are not drawn.

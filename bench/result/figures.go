@@ -175,16 +175,22 @@ const violationMax = 2000 // characters of an audit's output; whoever wants all 
 
 func cut(text string) string { return fmt.Sprintf("%.*s", violationMax, text) }
 
-// text says whether the books close.
-func (b Books) text() string {
+// text says whether the books close, and why not.
+func (b Books) text() (state, why string) {
 	switch {
 	case b.Violations != "":
-		return "do NOT close: " + cut(b.Violations)
+		return "do NOT close", cut(b.Violations)
 	case b.Unaudited != "":
-		return "not audited: " + b.Unaudited
+		return "not audited", cut(b.Unaudited)
 	case b.Closed:
-		return "closed"
+		return "closed", ""
 	default:
-		return "not audited"
+		return "not audited", ""
 	}
+}
+
+// repeats is whether a failure says no more than what the books say themselves.
+func (b Books) repeats(failure string) bool {
+	_, why := b.text()
+	return why != "" && strings.Contains(failure, why)
 }

@@ -43,6 +43,7 @@ var uPlotLicense string
 type document struct {
 	*Result
 	Verdict          verdict
+	Failures         []string // but those that the books tell
 	Tiles            [][]tile
 	Charts           map[string]*chart // those that there is something to show in
 	Outcomes         []outcome
@@ -77,7 +78,8 @@ func (r *Result) HTML(w io.Writer) error {
 	}
 	scripts, styles := []string{uPlotScript, pageScript}, []string{uPlotStyle, pageStyle}
 	d := document{
-		Result: r, Verdict: r.judge(), Tiles: r.tiles(), Charts: r.charts(),
+		Result: r, Verdict: r.judge(), Failures: slices.DeleteFunc(slices.Clone(r.Failures), r.Books.repeats),
+		Tiles: r.tiles(), Charts: r.charts(),
 		Outcomes: r.Total.outcomes(), Statuses: r.Total.statuses(), Calls: r.calls(), Cores: r.cores(),
 		Data: template.JS(data), Policy: policy(scripts, styles), Version: uPlotVersion, License: uPlotLicense,
 	}

@@ -266,11 +266,28 @@ func TestHTML_VerdictIsTheWorstOfAll(t *testing.T) {
 		`the figures are marked</h2`: {Books: closed, Marks: []string{"shared"}},
 		`not audited</h2>`:           {Books: Books{Unaudited: "no time"}, Marks: []string{"shared"}},
 		`"verdict bad"`:              {Books: closed, Failures: []string{"lost"}, Marks: []string{"shared"}},
-		`The shop failed</h2>`:       {Books: closed, Failures: []string{"lost"}},
+		`The load test failed</h2>`:  {Books: closed, Failures: []string{"lost"}},
 		`do NOT close</h2>`:          {Books: Books{Closed: true, Violations: "users id=3"}, Failures: []string{"lost"}},
 	} {
 		if page := pageOf(t, r); !strings.Contains(page, want) {
 			t.Errorf("%+v: it does not say %s", r, want)
+		}
+	}
+}
+
+// What the books say is not told twice, where it stands among the failures too.
+func TestResult_BooksAreToldOnce(t *testing.T) {
+	for _, books := range []Books{{Violations: "users id=3"}, {Unaudited: "no time"}} {
+		_, why := books.text()
+		r := &Result{Books: books, Failures: []string{"the books: " + why, "oversold"}}
+		markup, _ := split(pageOf(t, r))
+		for name, text := range map[string]string{"table": tableOf(t, r), "page": markup} {
+			if n := strings.Count(text, why); n != 1 {
+				t.Errorf("the %s says %q %d times:\n%s", name, why, n, text)
+			}
+			if !strings.Contains(text, "oversold") {
+				t.Errorf("the %s lacks the other failure:\n%s", name, text)
+			}
 		}
 	}
 }

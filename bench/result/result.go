@@ -102,5 +102,10 @@ type Books struct {
 	Unaudited  string `json:"unaudited,omitempty"` // why nobody knows whether they close
 }
 
-// AcceptedPerSecond is over the whole load.
-func (r *Result) AcceptedPerSecond() float64 { return per(r.Total.Accepted, r.Seconds) }
+// AcceptedPerSecond is the rate over the whole load.
+func (r *Result) AcceptedPerSecond() float64 {
+	if r.Seconds == 0 {
+		return 0
+	}
+	return float64(r.Total.Accepted) / r.Seconds
+}

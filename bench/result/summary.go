@@ -19,7 +19,7 @@ func (r *Result) judge() verdict {
 	case r.Books.Violations != "":
 		return verdict{"bad", "✕", "The books do NOT close", "What was answered is not what happened."}
 	case len(r.Failures) > 0:
-		return verdict{"bad", "✕", "The shop failed", "What it did was wrong: " + many(len(r.Failures), "failure") + "."}
+		return verdict{"bad", "✕", "The load test failed", "What happened is not what has to happen: " + many(len(r.Failures), "failure") + "."}
 	case r.Books.Unaudited != "" || !r.Books.Closed:
 		return verdict{"doubt", "!", "The books were not audited", "Nobody knows whether what was answered is what happened."}
 	case len(r.Marks) > 0:

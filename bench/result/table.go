@@ -164,7 +164,11 @@ func (r *Result) search(b *strings.Builder) {
 
 // verdict says what the run is worth.
 func (r *Result) verdict(b *strings.Builder) {
-	fmt.Fprintf(b, "\nBooks: %s\n", r.Books.text())
+	state, why := r.Books.text()
+	if why != "" && !slices.ContainsFunc(r.Failures, r.Books.repeats) {
+		state += ": " + why
+	}
+	fmt.Fprintf(b, "\nBooks: %s\n", state)
 	for _, mark := range r.Marks {
 		fmt.Fprintf(b, "MARKED: %s\n", mark)
 	}

@@ -146,21 +146,22 @@ func (m *memory) measure(ctx context.Context, s *shop, client *redis.Client) (*m
 
 // place places at least n orders and waits until they are in the books and the shop is at rest.
 func (m *memory) place(ctx context.Context, s *shop, generator *load.Generator, g load.Goods, name string, n int) (int64, error) {
-	recorder := load.NewRecorder()
-	sources := load.NewUniformOrders(g, name, 1, m.connections)
-	for recorder.Tally().Accepted < int64(n) {
-		generator.ClosedLoop(ctx, 250*time.Millisecond, sources, recorder)
-		if wrong := recorder.Tally().Wrong(); wrong != "" {
+	placed := int64(0)
+	for i := 0; placed < int64(n); i++ {
+		orders := load.NewOrders(g, fmt.Sprintf("%s-%d", name, i), uint64(i), 0)
+		recorder := load.NewRecorder(orders)
+		generator.ClosedLoop(ctx, 250*time.Millisecond, orders, recorder)
+		counts := recorder.Tally()
+		if wrong := counts.Wrong(); wrong != "" {
 			return 0, s.explain(errors.New(wrong))
 		}
 		if ctx.Err() != nil {
 			return 0, ctx.Err()
 		}
+		placed += counts.Accepted
 	}
-	if _, err := s.awaitWritten(ctx); err != nil {
-		return 0, err
-	}
-	return recorder.Tally().Accepted, nil
+	_, err := s.awaitWritten(ctx)
+	return placed, err
 }
 
 // usedMemory is what Redis has allocated, the lowest of a few looks: buffers of clients come and go.

@@ -109,10 +109,11 @@ func (p *profiling) record(ctx context.Context, s *shop, admin string, g load.Go
 	}
 	defer crowd.Close() //nolint:errcheck // nothing is in flight
 	p.say("Recording %d s under orders of %d connections", p.seconds, p.connections)
-	counts, recorded := load.NewRecorder(), make(chan error, 1)
+	sale := load.NewOrders(g, "profile", 1, 0)
+	counts, recorded := load.NewRecorder(sale), make(chan error, 1)
 	go func() { recorded <- p.fetchAll(ctx, admin) }()
 	selling := p.warmUp + time.Duration(p.seconds)*time.Second + profileMargin
-	took := crowd.ClosedLoop(ctx, selling, load.NewUniformOrders(g, "profile", 1, p.connections), counts)
+	took := crowd.ClosedLoop(ctx, selling, sale, counts)
 	select {
 	case err = <-recorded:
 	default:

@@ -38,26 +38,23 @@ func (w workload) dial(ctx context.Context, c *contender) (running, error) {
 			close: b.http.CloseIdleConnections,
 		}, nil
 	}
-	sources, recorder := w.sources(c), load.NewRecorder()
-	if w.rate > 0 {
-		p, err := dialPaced(ctx, c.addr, w.connections)
-		return running{
-			run:   func(ctx context.Context) time.Duration { return p.run(ctx, w.rate, w.duration, sources, recorder) },
-			tally: recorder.Tally, close: p.close,
-		}, err
-	}
+	orders := w.orders(c)
+	recorder := load.NewRecorder(orders)
 	generator, err := load.Dial(ctx, c.addr, w.connections)
 	return running{
 		run: func(ctx context.Context) time.Duration {
-			return generator.ClosedLoop(ctx, w.duration, sources, recorder)
+			if w.rate > 0 {
+				return generator.OpenLoop(ctx, w.duration, load.Constant(w.rate), orders, recorder)
+			}
+			return generator.ClosedLoop(ctx, w.duration, orders, recorder)
 		},
 		tally: recorder.Tally,
 		close: func() { _ = generator.Close() }, // nothing is in flight
 	}, err
 }
 
-// sources are the orders of a workload.
-func (w workload) sources(c *contender) []load.Source {
+// orders are those of a workload.
+func (w workload) orders(c *contender) load.Scenario {
 	g := c.goods
 	switch {
 	case w.hot:
@@ -65,7 +62,7 @@ func (w workload) sources(c *contender) []load.Source {
 	case w.soldOut:
 		g.Products = []string{c.soldOut}
 	}
-	return load.NewUniformOrders(g, fmt.Sprintf("%s-%d", w.name, w.round), uint64(w.round), w.connections)
+	return load.NewOrders(g, fmt.Sprintf("%s-%d", w.name, w.round), uint64(w.round), 0)
 }
 
 // count makes of a tally what the workload counts.

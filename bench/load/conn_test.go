@@ -3,6 +3,7 @@ package load
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -51,6 +52,11 @@ func serve(t *testing.T, handler fasthttp.RequestHandler) *server {
 
 var someGoods = Goods{Users: []string{"1", "2", "3"}, Products: []string{"7", "8"}}
 
+func someOrders() Scenario { return NewOrders(someGoods, "test", 1, 0) }
+
+// placed is the body of an accepted order, as far as the generator looks.
+const placed = `{"id":"5"}`
+
 // closed runs a closed loop of orders on a few connections.
 func closed(t *testing.T, addr string, connections int, d time.Duration) Tally {
 	t.Helper()
@@ -58,8 +64,8 @@ func closed(t *testing.T, addr string, connections int, d time.Duration) Tally {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := NewRecorder()
-	if took := g.ClosedLoop(t.Context(), d, NewUniformOrders(someGoods, "test", 1, connections), r); took < d {
+	r := NewRecorder(someOrders())
+	if took := g.ClosedLoop(t.Context(), d, someOrders(), r); took < d {
 		t.Errorf("a load of %v took %v", d, took)
 	}
 	if err := g.Close(); err != nil {
@@ -76,7 +82,7 @@ func TestLoad_CountsEveryStatusOnKeptConnections(t *testing.T) {
 		status := []int{201, 201, 409, 201, 503}[n.Add(1)%5]
 		served[status].Add(1)
 		ctx.SetStatusCode(status)
-		ctx.SetBodyString(strings.Repeat("x", status)) // lengths of all kinds
+		ctx.SetBodyString(placed + strings.Repeat("x", status)) // lengths of all kinds
 	})
 	got := closed(t, s.addr, connections, 200*time.Millisecond)
 	if got.Accepted == 0 || got.Accepted != served[201].Load() {
@@ -92,16 +98,19 @@ func TestLoad_CountsEveryStatusOnKeptConnections(t *testing.T) {
 	}
 }
 
+func hangUp(c net.Conn) { _ = c.Close() }
+
 func TestLoad_RedialsAClosedConnectionAndCountsIt(t *testing.T) {
 	var n, cut atomic.Int64
 	s := serve(t, func(ctx *fasthttp.RequestCtx) {
 		if n.Add(1)%20 == 0 {
 			cut.Add(1)
 			ctx.HijackSetNoResponse(true)
-			ctx.Hijack(func(c net.Conn) { _ = c.Close() })
+			ctx.Hijack(hangUp)
 			return
 		}
 		ctx.SetStatusCode(http.StatusCreated)
+		ctx.SetBodyString(placed)
 	})
 	got := closed(t, s.addr, 2, 500*time.Millisecond)
 	if got.Failed == 0 || got.Failed != cut.Load() {
@@ -140,8 +149,8 @@ func TestLoad_AServerThatHangsIsInterrupted(t *testing.T) {
 	defer g.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	r := NewRecorder()
-	took := g.ClosedLoop(ctx, time.Minute, NewUniformOrders(someGoods, "test", 1, 2), r)
+	r := NewRecorder(someOrders())
+	took := g.ClosedLoop(ctx, time.Minute, someOrders(), r)
 	if got := r.Tally(); got.Failed != 2 || took > 5*time.Second {
 		t.Errorf("%d failures after %v, want 2 at once", got.Failed, took)
 	}
@@ -179,30 +188,35 @@ func TestClient_ReadsReplies(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer string
 		want   string // status and body; empty: an error
+		bad    bool   // the reply is malformed, and not only cut
 	}{
-		"plain":          {"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\nok", "201 ok"},
-		"no reason":      {"HTTP/1.1 503 \r\ncontent-length:0\r\n\r\n", "503 "},
-		"bare line feed": {"HTTP/1.0 404 Not Found\nCONTENT-LENGTH: 1\nConnection: close\n\nx", "404 x"},
-		"chunked":        {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", ""},
-		"cut head":       {"HTTP/1.1 201 Cre", ""},
-		"cut body":       {"HTTP/1.1 201 Created\r\nContent-Length: 5\r\n\r\nok", ""},
-		"no HTTP":        {"-ERR unknown command\r\n\r\n", ""},
-		"bad status":     {"HTTP/1.1 999 What\r\nContent-Length: 0\r\n\r\n", ""},
-		"interim":        {"HTTP/1.1 100 Continue\r\n\r\n", ""},
-		"bad length":     {"HTTP/1.1 200 OK\r\nContent-Length: 1e3\r\n\r\n", ""},
-		"too long":       {"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n", ""},
-		"endless line":   {"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", replyMax) + "\r\n\r\n", ""},
+		"plain":          {"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\nok", "201 ok", false},
+		"no reason":      {"HTTP/1.1 503 \r\ncontent-length:0\r\n\r\n", "503 ", false},
+		"bare line feed": {"HTTP/1.0 404 Not Found\nCONTENT-LENGTH: 1\nConnection: close\n\nx", "404 x", false},
+		"chunked":        {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "", true},
+		"cut head":       {"HTTP/1.1 201 Cre", "", false},
+		"cut body":       {"HTTP/1.1 201 Created\r\nContent-Length: 5\r\n\r\nok", "", false},
+		"no HTTP":        {"-ERR unknown command\r\n\r\n", "", true},
+		"bad status":     {"HTTP/1.1 999 What\r\nContent-Length: 0\r\n\r\n", "", true},
+		"interim":        {"HTTP/1.1 100 Continue\r\n\r\n", "", true},
+		"bad length":     {"HTTP/1.1 200 OK\r\nContent-Length: 1e3\r\n\r\n", "", true},
+		"too long":       {"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n", "", true},
+		"endless line":   {"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", replyMax) + "\r\n\r\n", "", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			client := NewConn(rawServer(t, c.answer))
-			request := NewUniformOrders(someGoods, "test", 1, 1)[0].Next(nil)
-			answer, err := client.RoundTrip(t.Context(), request)
+			var h Hit
+			someOrders().Source().Next(0, &h)
+			answer, err := client.RoundTrip(t.Context(), h.Request)
 			got := ""
 			if err == nil {
 				got = fmt.Sprintf("%d %s", answer.Status, answer.Body)
 			}
 			if got != c.want {
 				t.Errorf("got %q (%v), want %q", got, err, c.want)
+			}
+			if errors.Is(err, errMalformed) != c.bad {
+				t.Errorf("malformed is %v: %v", !c.bad, err)
 			}
 			if err != nil && client.net != nil {
 				t.Error("the connection stands although nobody knows what comes next on it")
@@ -211,5 +225,30 @@ func TestClient_ReadsReplies(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+func TestClient_DialsAgainWhatWasClosedWhileItWasIdle(t *testing.T) {
+	s := serve(t, func(ctx *fasthttp.RequestCtx) {
+		ctx.SetStatusCode(http.StatusCreated)
+		ctx.SetBodyString(placed)
+	})
+	c := NewConn(s.addr)
+	defer c.Close()
+	if err := c.Dial(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// As a server's idle timeout would, and long ago.
+	if err := c.net.(*net.TCPConn).CloseRead(); err != nil {
+		t.Fatal(err)
+	}
+	c.used = time.Now().Add(-2 * fastIdle)
+	var h Hit
+	someOrders().Source().Next(0, &h)
+	if answer, err := c.RoundTrip(t.Context(), h.Request); err != nil || answer.Status != http.StatusCreated {
+		t.Errorf("answered %d (%v)", answer.Status, err)
+	}
+	if s.conns.Load() != 2 {
+		t.Errorf("%d connections, want a second one", s.conns.Load())
 	}
 }

@@ -10,15 +10,12 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Source writes the next request of one connection, whole and ready to send, behind buf.
-type Source interface {
-	Next(buf []byte) []byte
-}
-
 const (
-	stragglerMax = 10 * time.Second       // from the end of a load until what is in flight is given up
+	stragglerMax = 10 * time.Second       // from the last request that may be sent until what is in flight is given up
+	requestMax   = 10 * time.Second       // of one request; then nobody knows what became of it
 	redialPause  = 100 * time.Millisecond // after an error: a dead server must not make the generator spin
-	requestSize  = 1 << 10                // bytes; a larger request grows its buffer once
+	dialsAtOnce  = 64                     // stay below the servers' listen backlog
+	watchEvery   = time.Second
 )
 
 // Generator holds the connections to one server. They outlive a load, as those of a gateway would.
@@ -28,7 +25,7 @@ type Generator struct{ conns []*Conn }
 func Dial(ctx context.Context, addr string, connections int) (*Generator, error) {
 	g := &Generator{conns: make([]*Conn, connections)}
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(64) // stay below the servers' listen backlog
+	group.SetLimit(dialsAtOnce)
 	for i := range g.conns {
 		g.conns[i] = NewConn(addr)
 		group.Go(func() error { return g.conns[i].Dial(ctx) })
@@ -48,48 +45,55 @@ func (g *Generator) Close() error {
 	return errors.Join(errs...)
 }
 
-// ClosedLoop keeps one request in flight on every connection for a while, and returns when every reply is in. Each
-// connection draws from its own source. The time it returns reaches to the last reply, so that the same requests
-// stand in the counts, in the time and in the CPU time that is measured around the call.
-//
-// In a closed loop a slow server gets fewer requests: the latencies are those of saturation and leave out what
-// buyers of an open shop would have waited.
-// Close closes every connection.
-func (g *Generator) ClosedLoop(ctx context.Context, d time.Duration, sources []Source, r *Recorder) time.Duration {
-	ctx, cancel := context.WithTimeout(ctx, d+stragglerMax)
-	defer cancel()
-	start := time.Now()
-	end := start.Add(d)
-	var workers sync.WaitGroup
-	for i, c := range g.conns {
+// each has a goroutine work on every connection until all are done. What is in flight for too long is interrupted, and
+// so is everything when ctx ends.
+func (g *Generator) each(ctx context.Context, work func(*Conn)) {
+	watching, unwatch := context.WithCancel(ctx)
+	var workers, watch sync.WaitGroup
+	watch.Go(func() { g.watch(watching) })
+	for _, c := range g.conns {
 		workers.Go(func() {
 			release := context.AfterFunc(ctx, c.Interrupt)
 			defer release()
-			c.loop(ctx, end, sources[i], r)
+			work(c)
 		})
 	}
 	workers.Wait()
-	return time.Since(start)
+	unwatch()
+	watch.Wait()
 }
 
-// loop sends one request after the other until end, or until ctx ends.
-func (c *Conn) loop(ctx context.Context, end time.Time, from Source, r *Recorder) {
-	buf := make([]byte, 0, requestSize)
-	for ctx.Err() == nil {
-		buf = from.Next(buf[:0])
-		sent := time.Now()
-		if !sent.Before(end) {
-			return
-		}
-		answer, err := c.RoundTrip(ctx, buf)
-		if err == nil {
-			r.Reply(answer, time.Since(sent))
-			continue
-		}
-		r.Fail(err)
+// watch interrupts requests that take longer than requestMax, to the second: a deadline a request would cost more than
+// all the rest of the client.
+func (g *Generator) watch(ctx context.Context) {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	last, same := make([]uint64, len(g.conns)), make([]int, len(g.conns))
+	for {
 		select {
-		case <-time.After(redialPause):
 		case <-ctx.Done():
+			return
+		case <-tick.C:
 		}
+		for i, c := range g.conns {
+			turn := c.turns.Load()
+			if turn%2 == 0 || turn != last[i] {
+				last[i], same[i] = turn, 0
+				continue
+			}
+			if same[i]++; same[i] == int(requestMax/watchEvery) {
+				c.Interrupt()
+			}
+		}
+	}
+}
+
+// pause waits after an error, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 }

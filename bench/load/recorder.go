@@ -1,6 +1,8 @@
 package load
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -13,93 +15,194 @@ const (
 	statusEnd     = 600
 	latencyMax    = time.Minute // longer ones are recorded as this
 	latencyDigits = 3           // percentiles are right to a thousandth
+	openMax       = 1 << 16     // requests that are kept to be asked again
 )
 
-// Recorder counts what requests ended in. Any number of goroutines may feed it.
+// Recorder counts what became of hits. Any number of goroutines may feed it.
 type Recorder struct {
-	accepted int // the status that counts as accepted
-
 	mu         sync.Mutex
-	latency    *hdrhistogram.Histogram // µs of accepted requests
+	kinds      []kind
 	statuses   [statusEnd]int64
-	replyBytes int64 // of bodies
-	failed     int64 // requests without a reply
-	complaint  string
+	first      [statusEnd]string // the first answer with a status that is not 2xx
+	replyBytes int64             // of bodies
+	open       []opened          // hits whose outcome nobody knows yet
+	complaint  string            // the first that was not accepted
+	malformed  counted           // replies that are no HTTP, or accept something and do not say what
+	dispatch   dispatch
+	timeline   timeline
 }
 
-// NewRecorder returns one to which 201 is accepted, and every other status a refusal.
-func NewRecorder() *Recorder {
-	return &Recorder{
-		accepted: http.StatusCreated,
-		latency:  hdrhistogram.New(1, latencyMax.Microseconds(), latencyDigits),
+// counted is how often something happened, and what it was the first time.
+type counted struct {
+	times int64
+	first string
+}
+
+func (c *counted) add(what string) {
+	if c.times++; c.times == 1 {
+		c.first = what
 	}
 }
 
-// Reply counts an answer that came after latency.
-func (r *Recorder) Reply(answer Reply, latency time.Duration) {
+// kind is what became of the hits of one kind.
+type kind struct {
+	name                                      string
+	accepted, refused, failed, notSent, asked int64
+	statuses                                  [statusEnd]int64
+	latency                                   *hdrhistogram.Histogram // µs of accepted requests
+}
+
+// opened is a hit that got no definite answer, and when.
+type opened struct {
+	hit     Hit
+	passage passage
+}
+
+// NewRecorder returns one for the hits of a scenario.
+func NewRecorder(s Scenario) *Recorder {
+	r := &Recorder{dispatch: dispatch{late: newHistogram()}}
+	for _, name := range s.Kinds() {
+		r.kinds = append(r.kinds, kind{name: name, latency: newHistogram()})
+	}
+	return r
+}
+
+func newHistogram() *hdrhistogram.Histogram {
+	return hdrhistogram.New(1, latencyMax.Microseconds(), latencyDigits)
+}
+
+func record(h *hdrhistogram.Histogram, d time.Duration) {
+	_ = h.RecordValue(min(max(0, d), latencyMax).Microseconds()) // within its range
+}
+
+// outcome is what an answer says about its request.
+type outcome int
+
+const (
+	accepted outcome = iota
+	refused          // nothing was done, and will not be
+	unknown          // it may have been done: only the same request under the same key tells
+)
+
+// outcomeOf reads a status. 503 is a promise that nothing was done; any other 5xx says no such thing.
+func outcomeOf(status int) outcome {
+	switch {
+	case status < 300:
+		return accepted
+	case status >= 500 && status != http.StatusServiceUnavailable:
+		return unknown
+	}
+	return refused
+}
+
+// answered counts the reply to a hit.
+func (r *Recorder) answered(h *Hit, p passage, answer Reply, from Source) {
+	what := outcomeOf(answer.Status)
+	// Outside the lock: a source has one of its own.
+	wellFormed := what != accepted || from.Accepted(h, answer.Body)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.statuses[answer.Status]++
-	r.replyBytes += int64(len(answer.Body))
-	if answer.Status == r.accepted {
-		_ = r.latency.RecordValue(min(latency, latencyMax).Microseconds()) // within its range
+	r.dispatch.add(p)
+	r.reply(h, answer, wellFormed)
+	if what == unknown {
+		r.keep(h, p)
 		return
 	}
-	if r.complaint == "" {
-		r.complaint = fmt.Sprintf("%d %.300s", answer.Status, answer.Body)
+	r.conclude(h.Kind, p, what)
+	if what == accepted {
+		r.timeline.answered(p)
 	}
 }
 
-// Fail counts a request without an answer.
-func (r *Recorder) Fail(err error) {
+// unanswered counts a hit without a reply.
+func (r *Recorder) unanswered(h *Hit, p passage, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.failed++
+	r.dispatch.add(p)
+	r.failure(err)
+	r.keep(h, p)
+}
+
+// notSent counts a hit that no connection could send.
+func (r *Recorder) notSent(h *Hit, due time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.kinds[h.Kind].notSent++
+	r.timeline.at(due).Due++
+	r.timeline.at(due).NotSent++
+}
+
+// reply notes what a server said, whatever follows from it.
+func (r *Recorder) reply(h *Hit, answer Reply, wellFormed bool) {
+	r.statuses[answer.Status]++
+	r.kinds[h.Kind].statuses[answer.Status]++
+	r.replyBytes += int64(len(answer.Body))
+	if !wellFormed {
+		r.malformed.add(fmt.Sprintf("%d %.300s", answer.Status, answer.Body))
+	}
+	if answer.Status < 300 || r.first[answer.Status] != "" {
+		return
+	}
+	r.first[answer.Status] = fmt.Sprintf("%d %.300s", answer.Status, answer.Body)
+	if r.complaint == "" {
+		r.complaint = r.first[answer.Status]
+	}
+}
+
+func (r *Recorder) failure(err error) {
+	if errors.Is(err, errMalformed) {
+		r.malformed.add(err.Error())
+	}
 	if r.complaint == "" {
 		r.complaint = err.Error()
 	}
 }
 
-// Tally is what a recorder has counted.
-type Tally struct {
-	Accepted   int64
-	Refused    map[int]int64 // by status
-	Failed     int64         // requests without a reply
-	Complaint  string        // the first that was not accepted
-	ReplyBytes float64       // mean of the bodies
-	P50, P99   time.Duration // of accepted requests
+// keep remembers a hit whose outcome is open, as long as there is room.
+func (r *Recorder) keep(h *Hit, p passage) {
+	if len(r.open) == openMax {
+		r.fail(h.Kind, p)
+		return
+	}
+	kept := *h
+	kept.Request = bytes.Clone(h.Request)
+	r.open = append(r.open, opened{hit: kept, passage: p})
 }
 
-// Tally sums up what was counted so far.
-func (r *Recorder) Tally() Tally {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	t := Tally{
-		Accepted:  r.statuses[r.accepted],
-		Refused:   make(map[int]int64),
-		Failed:    r.failed,
-		Complaint: r.complaint,
-		P50:       time.Duration(r.latency.ValueAtPercentile(50)) * time.Microsecond,
-		P99:       time.Duration(r.latency.ValueAtPercentile(99)) * time.Microsecond,
+// conclude counts the definite outcome of a hit, where it stands in time by its first answer: one that had to be asked for
+// again comes late because the generator asked late.
+func (r *Recorder) conclude(of int, p passage, what outcome) {
+	k := &r.kinds[of]
+	r.timeline.at(p.due).Due++
+	if what == accepted {
+		k.accepted++
+		record(k.latency, p.done-p.due)
+		r.timeline.at(p.done).Accepted++
+		return
 	}
-	replies := int64(0)
-	for status, n := range &r.statuses {
-		replies += n
-		if n > 0 && status != r.accepted {
-			t.Refused[status] = n
-		}
-	}
-	if replies > 0 {
-		t.ReplyBytes = float64(r.replyBytes) / float64(replies)
-	}
-	return t
+	k.refused++
+	r.timeline.at(p.done).Refused++
 }
 
-// Wrong says what was not accepted; nothing is "".
-func (t Tally) Wrong() string {
-	if len(t.Refused) == 0 && t.Failed == 0 {
-		return ""
+// fail counts a hit of which nobody will know what became.
+func (r *Recorder) fail(of int, p passage) {
+	r.kinds[of].failed++
+	r.timeline.at(p.due).Due++
+	r.timeline.at(p.done).Failed++
+}
+
+// dispatch is how well the generator kept to the plan.
+type dispatch struct {
+	late    *hdrhistogram.Histogram // µs from due to sent, of hits for which a connection was free
+	crowded int64                   // hits for which none was free when they were due
+	wait    time.Duration           // the longest of those waited
+}
+
+func (d *dispatch) add(p passage) {
+	if p.taken <= p.due {
+		record(d.late, p.sent-p.due)
+		return
 	}
-	return fmt.Sprintf("%d accepted, refused by status: %v, without a reply: %d; the first: %s",
-		t.Accepted, t.Refused, t.Failed, t.Complaint)
+	d.crowded++
+	d.wait = max(d.wait, p.taken-p.due)
 }

@@ -82,7 +82,7 @@ func TestCompare_HoldsFiguresAgainstWhatIsPromised(t *testing.T) {
 	if len(r.Marks) > 0 {
 		t.Errorf("a clean run is marked: %q", r.Marks)
 	}
-	got := make(map[string]result)
+	got := make(map[string]measuredRow)
 	for _, row := range r.Rows {
 		if _, seen := got[row.Name]; !seen {
 			got[row.Name] = row

@@ -22,7 +22,7 @@ type comparisonReport struct {
 	Seconds      float64       `json:"seconds"` // of the whole run
 	Machine      machine       `json:"machine"`
 	Disk         disk          `json:"disk"`
-	Rows         []result      `json:"rows"`
+	Rows         []measuredRow `json:"rows"`
 	Memory       *memoryReport `json:"memory,omitempty"`
 	Marks        []string      `json:"marks"`    // why to doubt the numbers
 	Failures     []string      `json:"failures"` // what a shop did wrong
@@ -32,8 +32,8 @@ type comparisonReport struct {
 	chosen []row
 }
 
-// result is a row that was measured.
-type result struct {
+// measuredRow is a row that was measured.
+type measuredRow struct {
 	Name     string  `json:"name"`
 	What     string  `json:"what"`
 	Unit     string  `json:"unit,omitempty"`
@@ -120,7 +120,7 @@ func (r *comparisonReport) paired(a, b cell, ours, theirs func(round) float64) (
 func (r *comparisonReport) conclude() {
 	for _, row := range r.chosen {
 		figure, detail := row.figure(r)
-		r.Rows = append(r.Rows, result{
+		r.Rows = append(r.Rows, measuredRow{
 			Name: row.name, What: row.what, Unit: row.unit, Measured: figure, Detail: detail,
 			Target: row.target, Moonshot: row.moonshot, AtMost: row.atMost, Verdict: row.verdict(figure.Median),
 		})

@@ -10,11 +10,14 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"stampede/bench/load"
 )
 
 type cli struct {
 	Smoke          smokeCmd    `cmd:"" help:"Orders a second and CPU an order beside an empty handler, in about 15 seconds."`
 	Compare        compareCmd  `cmd:"" help:"Everything that is promised beside what it is held against: an empty handler, one EVALSHA a request, PostgreSQL with row locks. About nine minutes."`
+	Load           loadCmd     `cmd:"" help:"Loads a private stampede, or a deployment of yours, as you say: rate, pace, scenario; latencies from when requests were due, and an audit at the end."`
 	Profile        profileCmd  `cmd:"" help:"CPU and allocation profiles of Stampede while a crowd buys one product."`
 	Memory         memoryCmd   `cmd:"" help:"Bytes of Redis memory an order and a user, once they are in PostgreSQL."`
 	EmptyServer    emptyCmd    `cmd:"" hidden:"" help:"The baseline, started by the other commands: the same HTTP server whose shop does nothing."`
@@ -32,7 +35,7 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 func run(args []string, out, progress io.Writer) int {
 	var c cli
-	parser, err := kong.New(&c, kong.Name("bench"), kong.Writers(out, progress), kong.Vars{"rows": strings.Join(rowNames(), ", ")},
+	parser, err := kong.New(&c, kong.Name("bench"), kong.Writers(out, progress), kong.Vars{"rows": strings.Join(rowNames(), ", "), "shares": load.MixedShares()},
 		kong.Description("Puts load on Stampede and measures it."))
 	if err != nil {
 		panic(err) // the struct above is malformed

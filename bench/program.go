@@ -71,8 +71,12 @@ func (p *program) await(ctx context.Context, bound time.Duration, ready func(con
 	}
 }
 
-// stop asks the program to end as Ctrl-C would, and kills it when it does not.
+// stop asks the program to end as Ctrl-C would, and kills it when it does not. One that somebody else started, nil, is left
+// alone.
 func (p *program) stop() error {
+	if p == nil {
+		return nil
+	}
 	_ = p.cmd.Process.Signal(os.Interrupt) // an error means that it has ended
 	select {
 	case <-p.exited:
@@ -88,8 +92,11 @@ func (p *program) stop() error {
 }
 
 // explain names the program in an error, and adds the end of its log: the log itself is removed with all else. An
-// interruption is nothing that a log could explain.
+// interruption is nothing that a log could explain, and a program that somebody else started, nil, has its log elsewhere.
 func (p *program) explain(err error) error {
+	if p == nil || err == nil {
+		return err
+	}
 	err = fmt.Errorf("%s: %w", p.name, err)
 	text, readErr := os.ReadFile(p.log)
 	if readErr != nil || len(text) == 0 || errors.Is(err, context.Canceled) {

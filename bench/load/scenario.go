@@ -28,6 +28,9 @@ type Source interface {
 type Hit struct {
 	Kind    int    // an index of Kinds
 	Request []byte // whole and ready to send; Next writes it anew
+
+	step step // of a mixed scenario
+	user int  // who takes it, an index
 }
 
 // Goods are what requests are made of: ids of users and products that exist.
@@ -111,6 +114,17 @@ func (w *wire) post(h *Hit, n int64, path ...string) {
 	buf = strconv.AppendInt(buf, int64(len(w.body)), 10)
 	buf = append(buf, "\r\n\r\n"...)
 	buf = append(buf, w.body...)
+	h.Request = buf
+}
+
+// get writes a request without a body into h.
+func (w *wire) get(h *Hit, path ...string) {
+	buf := h.Request[:0]
+	buf = append(buf, "GET "...)
+	for _, part := range path {
+		buf = append(buf, part...)
+	}
+	buf = append(buf, " HTTP/1.1\r\nHost: stampede\r\n\r\n"...)
 	h.Request = buf
 }
 

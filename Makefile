@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 
-# Arguments for the program that `make run` starts, e.g. make run ARGS="--addr 127.0.0.1:9000".
+# Arguments for the program that `make run`, `make bench` and `make bench-compare` start, e.g. make run ARGS="--addr 127.0.0.1:9000".
 ARGS ?=
 # Packages and further go test flags for `make test`, e.g. make test PKG=./engine TESTFLAGS="-run Order -v". Those that
 # take longest come first, so that none of them is left to run alone at the end.
@@ -65,6 +65,10 @@ test-long: setup-test ## The same with the long tests at their full counts (hour
 .PHONY: fuzz
 fuzz: setup-test ## Fuzz each parser of requests for FUZZTIME
 	@.make/fuzz $(FUZZTIME)
+
+.PHONY: bench
+bench: setup build ## Load a private stampede, or your own deployment (ARGS="--rate 5000 --for 30s", ARGS=--help)
+	go run ./bench load $(ARGS)
 
 .PHONY: bench-smoke
 bench-smoke: setup build ## A few seconds of each benchmark, to see that they run

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -16,24 +15,25 @@ import (
 
 // loadCmd is `bench load`.
 type loadCmd struct {
-	Scenario    string        `default:"flash" enum:"flash,mixed,uniform,charge" help:"What is asked for. flash: one product sells out. mixed: ${shares}. uniform: orders of many products. charge: charges of balances. (${default})"`
+	Scenario    string        `default:"flash" enum:"flash,mixed,uniform,charge" help:"What is asked for. flash: one product sells out. mixed: ${shares}. uniform: orders of many products. charge: charges of balances."`
 	Rate        float64       `placeholder:"N" help:"Requests a second (2000). With --find: where the search begins; by default at what a short closed loop reaches."`
-	Pace        string        `default:"constant" enum:"constant,poisson,spike" help:"When they are due. constant: at equal distances. poisson: as of many people, in clumps. spike: nothing at first, then within a second all that is due in the whole time. (${default})"`
+	Pace        string        `default:"constant" enum:"constant,poisson,spike" help:"When they are due. constant: at equal distances. poisson: as of many people, in clumps. spike: nothing at first, then within a second all that is due in the whole time."`
 	Closed      bool          `xor:"loop" help:"A closed loop instead: one request in flight on each connection, as fast as they are answered."`
 	Find        bool          `xor:"loop" help:"Search for the highest rate that holds --p99, and load with it."`
-	P99         time.Duration `name:"p99" default:"20ms" help:"What --find holds: 99 of 100 accepted requests are answered so soon after they were due. (${default})"`
-	For         time.Duration `default:"30s" help:"How long the load is. (${default})"`
-	Connections int           `default:"256" help:"Connections, each with one request at a time. (${default})"`
-	Users       int           `default:"1000" help:"Users to create, with balances that do not run out. (${default})"`
-	Products    int           `default:"1000" help:"Products to create, with stock that does not run out; flash creates one. (${default})"`
+	P99         time.Duration `name:"p99" default:"20ms" help:"What --find holds: 99 of 100 accepted requests are answered so soon after they were due."`
+	For         time.Duration `default:"30s" help:"How long the load is."`
+	Connections int           `default:"256" help:"Connections, each with one request at a time."`
+	Users       int           `default:"1000" help:"Users to create, with balances that do not run out."`
+	Products    int           `default:"1000" help:"Products to create, with stock that does not run out; flash creates one."`
 	ProductIDs  []string      `name:"product-ids" placeholder:"ID" help:"Sell these products of the deployment instead of new ones; flash sells the first."`
-	Stock       int64         `default:"10000" help:"Units of the product of flash. (${default})"`
+	Stock       int64         `default:"10000" help:"Units of the product of flash."`
 	Zipf        *float64      `placeholder:"S" help:"Sell product number k in proportion to k^-S, S above 1; 0: all alike. By default 1.1 in mixed, 0 in uniform."`
-	Seed        uint64        `default:"1" help:"Equal seeds make equal requests and, with poisson, at equal times. (${default})"`
+	Seed        uint64        `default:"1" help:"Equal seeds make equal requests and, with poisson, at equal times."`
 	Addr        string        `placeholder:"HOST:PORT" xor:"target" help:"Load the deployment that listens there, over HTTP. It sells real stock. By default a private stampede is started and removed."`
 	DataDir     string        `placeholder:"DIR" xor:"target" help:"Load the running stampede up of this directory, and audit its books."`
 	AdminToken  string        `env:"STAMPEDE_ADMIN_TOKEN" placeholder:"T" help:"Admin token of the deployment at --addr, to create users and products. Rather put it in the environment, where other users of the machine cannot read it."`
 	JSON        string        `name:"json" placeholder:"FILE" help:"Write the result into a file, as JSON."`
+	HTML        string        `name:"html" placeholder:"FILE" help:"Write the result into a file, as a page of charts that needs nothing but a browser."`
 	Stampede    string        `placeholder:"PATH" help:"Start this binary, and audit with it (default: bin/stampede, or a new build where there is none)."`
 }
 
@@ -83,20 +83,24 @@ func (c *loadCmd) Validate() error {
 }
 
 // Run loads, prints, and fails when the shop did anything wrong.
-func (c *loadCmd) Run(ctx context.Context, to console) error {
+func (c *loadCmd) Run(ctx context.Context, to console) (err error) {
+	// Made first: a load is too long to learn afterwards that there is no such folder.
+	asJSON, err := create(c.JSON)
+	if err != nil {
+		return fmt.Errorf("--json: %w", err)
+	}
+	defer func() { err = errors.Join(err, asJSON.Close()) }()
+	asHTML, err := create(c.HTML)
+	if err != nil {
+		return fmt.Errorf("--html: %w", err)
+	}
+	defer func() { err = errors.Join(err, asHTML.Close()) }()
 	l := loading{loadCmd: *c, step: searchStep, console: to}
 	r, err := l.run(ctx)
 	if err != nil {
 		return err
 	}
-	if c.JSON != "" {
-		if err := writeJSON(c.JSON, r); err != nil {
-			return err
-		}
-	}
-	encoder := json.NewEncoder(to.out)
-	encoder.SetIndent("", "  ")
-	if err := encoder.Encode(r); err != nil {
+	if err := errors.Join(r.JSON(asJSON), r.HTML(asHTML), r.Table(to.out)); err != nil {
 		return err
 	}
 	if len(r.Failures) > 0 {
@@ -105,15 +109,12 @@ func (c *loadCmd) Run(ctx context.Context, to console) error {
 	return nil
 }
 
-// writeJSON writes a document into a file.
-func writeJSON(path string, document any) error {
-	file, err := os.Create(path)
-	if err != nil {
-		return err
+// create makes a file; one without a name is nowhere.
+func create(path string) (*os.File, error) {
+	if path == "" {
+		path = os.DevNull
 	}
-	encoder := json.NewEncoder(file)
-	encoder.SetIndent("", "  ")
-	return errors.Join(encoder.Encode(document), file.Close())
+	return os.Create(path)
 }
 
 // The scenarios and paces.
@@ -167,7 +168,7 @@ func (l *loading) newResult() *result.Result {
 	c := l.loadCmd
 	r := &result.Result{
 		Target:   l.where,
-		Scenario: c.Scenario, Loop: "open", Seed: c.Seed, Connections: c.Connections, Users: c.Users, Products: c.Products,
+		Scenario: c.Scenario, Loop: "open", Seed: c.Seed, Connections: c.Connections, Users: c.Users,
 		Marks: []string{}, Failures: []string{},
 	}
 	if c.Closed {

@@ -59,6 +59,9 @@ func (l *loading) measure(ctx context.Context) (r *result.Result, err error) {
 	if err := l.fill(ctx); err != nil {
 		return nil, err
 	}
+	if r.Products = len(l.goods.Products); l.Scenario == scenarioFlash {
+		r.Products = 1
+	}
 	rate := cmp.Or(l.Rate, rateDefault)
 	if l.Find {
 		if rate, err = l.find(ctx, r); err != nil {
@@ -244,6 +247,10 @@ func (l *loading) load(ctx context.Context, rate float64, r *result.Result) erro
 	watched.fill(r, l.private())
 	l.count(recorder)
 	r.Marks = append(r.Marks, marks(r, recorder.Dispatch(), cores(used.since(before), took), l.private())...)
+	if p99 := recorder.Tally().P99; l.Find && p99 > l.P99 {
+		r.Marks = append(r.Marks, fmt.Sprintf("the rate that was found held a p99 of %v for %v, but not for %v: there it was %v",
+			l.P99, l.step, l.For, p99.Round(100*time.Microsecond)))
+	}
 	r.Failures = append(r.Failures, recorder.Misbehaviour()...)
 	if r.Total.Failed > 0 {
 		r.Failures = append(r.Failures, fmt.Sprintf("%d requests have no definite answer, however often it was asked again", r.Total.Failed))

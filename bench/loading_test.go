@@ -141,7 +141,7 @@ func TestMarks_SayThatTheGeneratorWasTheBottleneck(t *testing.T) {
 	}{
 		"clean":          {load.Dispatch{Late: time.Millisecond, Crowded: 5}, idle, 0, ""},
 		"busy generator": {load.Dispatch{}, map[string]float64{programGenerator: 0.75}, 0, "the generator used 0.75 cores"},
-		"late":           {load.Dispatch{Late: 8 * time.Millisecond}, idle, 0, "sent 8ms or more after it was due although a connection was free"},
+		"late":           {load.Dispatch{Late: 8 * time.Millisecond}, idle, 0, "sent 8ms or more after it was due, although a connection was free"},
 		"crowded":        {load.Dispatch{Crowded: 20, Wait: time.Second}, idle, 0, "20 of 1000 requests found all 8 connections busy and waited for one, up to 1 s"},
 		"not sent":       {load.Dispatch{}, idle, 3, "3 requests were not sent"},
 		"company":        {load.Dispatch{}, map[string]float64{programOthers: 0.5}, 0, "other programs and the kernel used 0.50 cores"},

@@ -24,7 +24,7 @@ func marks(r *result.Result, d load.Dispatch, cores map[string]float64, private 
 			"machine of its own with --addr", used, generatorCoresMax)
 	}
 	if d.Late > lateMax {
-		note("1 of 100 requests was sent %v or more after it was due although a connection was free: the generator had too little CPU, "+
+		note("1 of 100 requests was sent %v or more after it was due, although a connection was free: the generator had too little CPU, "+
 			"and its latencies are in part its own; lower --rate, or run it on a machine of its own with --addr", d.Late.Round(10*time.Microsecond))
 	}
 	if r.Loop == "open" && float64(d.Crowded) > crowdedMax*float64(r.Total.Due) {

@@ -117,8 +117,8 @@ func (r *Recorder) Fill(to *result.Result) {
 	to.Latency = quantiles(r.latency())
 }
 
-// percents are the quantiles that are told.
-var percents = []float64{25, 50, 75, 90, 95, 99, 99.9, 99.99, 100}
+// percents are the quantiles that are told, closer together where requests are slow.
+var percents = []float64{1, 5, 10, 25, 50, 75, 90, 95, 97.5, 99, 99.5, 99.75, 99.9, 99.95, 99.99, 100}
 
 func quantiles(h *hdrhistogram.Histogram) []result.Quantile {
 	if h.TotalCount() == 0 {

@@ -157,8 +157,8 @@ func (l *loading) fill(ctx context.Context) error {
 		l.goods.Products = make([]string, l.Products)
 	}
 	if !l.private() {
-		l.say("This sells real stock, moves real money and stays in the books of the shop at %s: %d users with %d in their balances are created, "+
-			"and orders of them placed.", l.target.addr, l.Users, int64(userBalance))
+		l.say("This is no rehearsal for the shop at %s: %d users are created with a balance of %d each, and what they do with it moves "+
+			"real stock and money and stays in its books.", l.target.addr, l.Users, int64(userBalance))
 	}
 	l.say("Filling it: %d users, %d products", l.Users, len(l.goods.Products))
 	var err error

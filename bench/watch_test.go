@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -62,19 +63,21 @@ func TestWatched_FillsThePiecesInWhichItLooked(t *testing.T) {
 	}
 	w := watched{every: 100 * time.Millisecond, points: []point{
 		{at: 0, seen: true, used: used(0, 0)},
-		{at: 101 * time.Millisecond, seen: true, scrape: scrape{lag: 5, calls: 2, operations: 8}, used: used(20*time.Millisecond, 50*time.Millisecond)},
-		{at: 320 * time.Millisecond, scrape: scrape{}, used: nil}, // it was not seen, and late
-		{at: 400 * time.Millisecond, seen: true, scrape: scrape{lag: 9, calls: 3, operations: 16}, used: used(90*time.Millisecond, 100*time.Millisecond)},
-		{at: 405 * time.Millisecond, seen: true, scrape: scrape{lag: 1, calls: 4, operations: 17}, used: used(99*time.Millisecond, 100*time.Millisecond)},
+		{at: 101 * time.Millisecond, seen: true, scrape: scrape{lag: 5, calls: 2, operations: 8}},
+		{at: 201 * time.Millisecond, seen: true, scrape: scrape{lag: 7, calls: 4, operations: 10}, used: used(40*time.Millisecond, 100*time.Millisecond)},
+		{at: 420 * time.Millisecond}, // it was not seen, and late
+		{at: 500 * time.Millisecond, seen: true, scrape: scrape{lag: 9, calls: 5, operations: 16}, used: used(70*time.Millisecond, 399*time.Millisecond)},
+		{at: 505 * time.Millisecond, seen: true, scrape: scrape{lag: 1, calls: 6, operations: 17}, used: used(79*time.Millisecond, 400*time.Millisecond)},
 	}}
-	r := &result.Result{Timeline: []result.Interval{{Lag: -1}, {Lag: -1}, {Lag: -1}, {Lag: -1}}}
+	r := &result.Result{Timeline: []result.Interval{{Lag: -1}, {Lag: -1}, {Lag: -1}, {Lag: -1}, {Lag: -1}}}
 	w.fill(r, true)
-	if i := r.Timeline[0]; i.Lag != 5 || i.Batch != 4 || i.Cores[programStampede] < 0.49 || i.Cores[programStampede] > 0.5 {
-		t.Errorf("the first piece is %+v", i)
-	}
-	for n, lag := range []int64{5, -1, -1, 9} {
-		if i := r.Timeline[n]; i.Lag != lag || n > 0 && (i.Batch != 0 || i.Cores != nil) {
-			t.Errorf("piece %d is %+v, want a lag of %d", n, i, lag)
+	for n, want := range []struct {
+		lag         int64
+		batch, shop float64
+	}{{5, 4, 0.498}, {7, 1, 0.498}, {-1, 0, 1}, {-1, 0, 1}, {9, 0, 1}} {
+		i := r.Timeline[n]
+		if i.Lag != want.lag || i.Batch != want.batch || math.Abs(i.Cores[programStampede]-want.shop) > 0.001 {
+			t.Errorf("piece %d is %+v, want %+v", n, i, want)
 		}
 	}
 	w.fill(r, false)

@@ -22,6 +22,7 @@ const (
 type Recorder struct {
 	mu         sync.Mutex
 	kinds      []kind
+	latency    *hdrhistogram.Histogram // µs of accepted requests of all kinds
 	statuses   [statusEnd]int64
 	first      [statusEnd]string // the first answer with a status that is not 2xx
 	replyBytes int64             // of bodies
@@ -60,7 +61,7 @@ type opened struct {
 
 // NewRecorder returns one for the hits of a scenario.
 func NewRecorder(s Scenario) *Recorder {
-	r := &Recorder{dispatch: dispatch{late: newHistogram()}}
+	r := &Recorder{latency: newHistogram(), dispatch: dispatch{late: newHistogram()}}
 	for _, name := range s.Kinds() {
 		r.kinds = append(r.kinds, kind{name: name, latency: newHistogram()})
 	}
@@ -177,6 +178,7 @@ func (r *Recorder) conclude(of int, p passage, what outcome) {
 	if what == accepted {
 		k.accepted++
 		record(k.latency, p.done-p.due)
+		record(r.latency, p.done-p.due)
 		r.timeline.at(p.done).Accepted++
 		return
 	}

@@ -26,13 +26,12 @@ type Tally struct {
 func (r *Recorder) Tally() Tally {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	latency := r.latency()
 	t := Tally{
 		Refused:   make(map[int]int64),
 		Failed:    int64(len(r.open)),
 		Complaint: r.complaint,
-		P50:       time.Duration(latency.ValueAtPercentile(50)) * time.Microsecond,
-		P99:       time.Duration(latency.ValueAtPercentile(99)) * time.Microsecond,
+		P50:       time.Duration(r.latency.ValueAtPercentile(50)) * time.Microsecond,
+		P99:       time.Duration(r.latency.ValueAtPercentile(99)) * time.Microsecond,
 	}
 	for i := range r.kinds {
 		k := &r.kinds[i]
@@ -71,18 +70,6 @@ func (t Tally) Wrong() string {
 	return fmt.Sprintf("%s; the first: %s", text, t.Complaint)
 }
 
-// latency is that of all kinds.
-func (r *Recorder) latency() *hdrhistogram.Histogram {
-	if len(r.kinds) == 1 {
-		return r.kinds[0].latency
-	}
-	all := newHistogram()
-	for i := range r.kinds {
-		all.Merge(r.kinds[i].latency)
-	}
-	return all
-}
-
 // Fill writes into a result what was counted: in all, by kind and, where it was kept, by time. Hits that are still open
 // count as failed.
 func (r *Recorder) Fill(to *result.Result) {
@@ -114,7 +101,7 @@ func (r *Recorder) Fill(to *result.Result) {
 		total.Failed, total.NotSent, total.Asked = total.Failed+c.Failed, total.NotSent+c.NotSent, total.Asked+c.Asked
 		to.Kinds = append(to.Kinds, result.Kind{Name: k.name, Counts: c, Latency: quantiles(k.latency)})
 	}
-	to.Latency = quantiles(r.latency())
+	to.Latency = quantiles(r.latency)
 }
 
 // percents are the quantiles that are told, closer together where requests are slow.

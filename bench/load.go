@@ -67,6 +67,8 @@ func (c *loadCmd) Validate() error {
 		return fmt.Errorf("--for %v: take %v to %v", c.For, shortestLoad, longestLoad)
 	case c.Find && c.Pace == paceSpike:
 		return errors.New("--find wants a rate that lasts: take --pace constant or poisson")
+	case c.Closed && (c.Rate != 0 || c.Pace != paceConstant):
+		return errors.New("--closed has no rate and no pace: it goes as fast as it is answered")
 	case c.P99 <= 0:
 		return fmt.Errorf("--p99 %v: take a time above 0", c.P99)
 	case c.Zipf != nil && *c.Zipf != 0 && (*c.Zipf <= 1 || *c.Zipf > 10):

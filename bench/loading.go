@@ -47,10 +47,13 @@ func (l *loading) run(ctx context.Context) (r *result.Result, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, l.target.stop()) }()
-	return l.measure(ctx)
+	if r, err = l.measure(ctx); err != nil {
+		return nil, err
+	}
+	return r, l.checkBooks(ctx, r)
 }
 
-// measure fills the deployment, loads it, and looks at the books.
+// measure fills the deployment and loads it.
 func (l *loading) measure(ctx context.Context) (r *result.Result, err error) {
 	r = l.newResult()
 	if r.Machine, err = l.facts(ctx); err != nil {
@@ -69,12 +72,10 @@ func (l *loading) measure(ctx context.Context) (r *result.Result, err error) {
 		}
 	}
 	r.Pace = l.pace(rate)
-	if rate > 0 { // else the search has found none
-		if err := l.load(ctx, rate, r); err != nil {
-			return nil, err
-		}
+	if rate == 0 { // the search has found none
+		return r, nil
 	}
-	return r, l.checkBooks(ctx, r)
+	return r, l.load(ctx, rate, r)
 }
 
 // open finds the deployment, or starts a private one.

@@ -45,14 +45,14 @@ func TestLoad_EveryScenarioOnAPrivateStack(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	measure := func(t *testing.T, l loading) *result.Result {
+	measure := func(t *testing.T, l *loading) *result.Result {
 		t.Helper()
 		r, err := l.measure(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(r.Failures) > 0 || !r.Books.Closed {
-			t.Fatalf("failures %q, books %+v", r.Failures, r.Books)
+		if len(r.Failures) > 0 {
+			t.Fatalf("failures %q", r.Failures)
 		}
 		c := r.Total
 		if c.Accepted == 0 || c.Due != c.Accepted+c.Refused+c.Failed+c.NotSent || len(r.Timeline) < 5 || len(r.Batches) == 0 {
@@ -61,17 +61,17 @@ func TestLoad_EveryScenarioOnAPrivateStack(t *testing.T) {
 		return r
 	}
 
+	flash := private
+	flash.Scenario = scenarioFlash
 	t.Run("flash", func(t *testing.T) {
-		l := private
-		l.Scenario = scenarioFlash
-		if c := measure(t, l).Total; c.Due != 100 || c.Accepted != 30 || c.Statuses[409] != 70 {
+		if c := measure(t, &flash).Total; c.Due != 100 || c.Accepted != 30 || c.Statuses[409] != 70 {
 			t.Errorf("of 30 units: %+v", c)
 		}
 	})
 	t.Run("mixed", func(t *testing.T) {
 		l := private
 		l.Scenario, l.Rate, l.Pace = scenarioMixed, 400, pacePoisson
-		r := measure(t, l)
+		r := measure(t, &l)
 		for _, k := range r.Kinds {
 			if k.Counts.Accepted == 0 {
 				t.Errorf("%s: %+v", k.Name, k.Counts)
@@ -85,7 +85,7 @@ func TestLoad_EveryScenarioOnAPrivateStack(t *testing.T) {
 	t.Run("uniform, found", func(t *testing.T) {
 		l := private
 		l.Scenario, l.Find, l.Rate = scenarioUniform, true, 100
-		r := measure(t, l)
+		r := measure(t, &l)
 		if len(r.Search) < 2 || !slices.ContainsFunc(r.Search, func(s result.Step) bool { return s.Held }) {
 			t.Errorf("searched %+v", r.Search)
 		}
@@ -96,8 +96,21 @@ func TestLoad_EveryScenarioOnAPrivateStack(t *testing.T) {
 		if err := l.open(t.Context(), w); err != nil {
 			t.Fatal(err)
 		}
-		if r := measure(t, l); l.private() || r.Loop != "closed" || r.Total.Statuses[200] != r.Total.Accepted {
+		if r := measure(t, &l); l.private() || r.Loop != "closed" || r.Total.Statuses[200] != r.Total.Accepted {
 			t.Errorf("not a closed loop of charges against somebody else's stack: %+v", r)
+		}
+	})
+	t.Run("books", func(t *testing.T) {
+		var r result.Result
+		if err := flash.checkBooks(t.Context(), &r); err != nil {
+			t.Fatal(err)
+		}
+		if len(r.Failures) > 0 || !r.Books.Closed {
+			t.Errorf("failures %q, books %+v", r.Failures, r.Books)
+		}
+		flash.hot[0].accepted++ // an answer that nothing stands behind
+		if err := flash.checkStock(t.Context(), flash.hot[0], &r); err != nil || len(r.Failures) != 1 || !strings.Contains(r.Failures[0], "oversold: 31") {
+			t.Errorf("failures %q (%v)", r.Failures, err)
 		}
 	})
 }
@@ -105,7 +118,7 @@ func TestLoad_EveryScenarioOnAPrivateStack(t *testing.T) {
 func TestLoad_RefusesWhatCannotBeMeant(t *testing.T) {
 	for _, args := range []string{
 		"--scenario panic", "--pace brisk", "--rate -1", "--for 1ms", "--connections 0", "--users 0", "--products 0", "--stock 0",
-		"--zipf 0.9", "--zipf -1", "--find --closed", "--find --pace spike", "--p99 0s", "--product-ids 1", "--addr shop",
+		"--zipf 0.9", "--zipf -1", "--find --closed", "--closed --rate 5", "--closed --pace poisson", "--find --pace spike", "--p99 0s", "--product-ids 1", "--addr shop",
 		"--addr https://shop:443", "--addr shop:80 --data-dir .stampede", "--seed -1",
 	} {
 		if code := run(append([]string{"load"}, strings.Fields(args)...), t.Output(), t.Output()); code != exitUsage {

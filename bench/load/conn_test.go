@@ -156,6 +156,37 @@ func TestLoad_AServerThatHangsIsInterrupted(t *testing.T) {
 	}
 }
 
+func TestLoad_ARequestThatHangsDoesNotHoldUpItsConnection(t *testing.T) {
+	release := make(chan struct{})
+	var n atomic.Int64
+	s := serve(t, func(ctx *fasthttp.RequestCtx) {
+		if n.Add(1) == 1 {
+			<-release
+		}
+		ctx.SetStatusCode(http.StatusCreated)
+		ctx.SetBodyString(placed)
+	})
+	defer close(release)
+	g, err := Dial(t.Context(), s.addr, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	ctx, stop := context.WithCancel(t.Context())
+	var watching sync.WaitGroup
+	watching.Go(func() { g.watch(ctx, 20*time.Millisecond) })
+	var h Hit
+	someOrders().Source().Next(0, &h)
+	if answer, err := g.conns[0].RoundTrip(t.Context(), h.Request); err == nil {
+		t.Errorf("a request that hangs is answered with %d", answer.Status)
+	}
+	if answer, err := g.conns[0].RoundTrip(t.Context(), h.Request); err != nil || answer.Status != http.StatusCreated {
+		t.Errorf("the next one is answered with %d (%v)", answer.Status, err)
+	}
+	stop()
+	watching.Wait()
+}
+
 // rawServer answers one request on a connection with exactly these bytes and closes it.
 func rawServer(t *testing.T, answer string) string {
 	t.Helper()

@@ -15,7 +15,7 @@ const (
 	requestMax   = 10 * time.Second       // of one request; then nobody knows what became of it
 	redialPause  = 100 * time.Millisecond // after an error: a dead server must not make the generator spin
 	dialsAtOnce  = 64                     // stay below the servers' listen backlog
-	watchEvery   = time.Second
+	watchLooks   = 10                     // at a request within that time
 )
 
 // Generator holds the connections to one server. They outlive a load, as those of a gateway would.
@@ -50,7 +50,7 @@ func (g *Generator) Close() error {
 func (g *Generator) each(ctx context.Context, work func(*Conn)) {
 	watching, unwatch := context.WithCancel(ctx)
 	var workers, watch sync.WaitGroup
-	watch.Go(func() { g.watch(watching) })
+	watch.Go(func() { g.watch(watching, requestMax/watchLooks) })
 	for _, c := range g.conns {
 		workers.Go(func() {
 			release := context.AfterFunc(ctx, c.Interrupt)
@@ -63,10 +63,10 @@ func (g *Generator) each(ctx context.Context, work func(*Conn)) {
 	watch.Wait()
 }
 
-// watch interrupts requests that take longer than requestMax, to the second: a deadline a request would cost more than
+// watch interrupts requests that it finds under way at so many looks in a row: a deadline a request would cost more than
 // all the rest of the client.
-func (g *Generator) watch(ctx context.Context) {
-	tick := time.NewTicker(watchEvery)
+func (g *Generator) watch(ctx context.Context, every time.Duration) {
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	last, same := make([]uint64, len(g.conns)), make([]int, len(g.conns))
 	for {
@@ -81,7 +81,7 @@ func (g *Generator) watch(ctx context.Context) {
 				last[i], same[i] = turn, 0
 				continue
 			}
-			if same[i]++; same[i] == int(requestMax/watchEvery) {
+			if same[i]++; same[i] == watchLooks {
 				c.Interrupt()
 			}
 		}

@@ -113,7 +113,7 @@ func TestOpenLoop_AStallIsSeenByAllWhoCameMeanwhile(t *testing.T) {
 
 func TestOpenLoop_KeepsItsRateAndSaysHowWell(t *testing.T) {
 	s := serve(t, accept)
-	r, got, took := open(t, s.addr, 8, 500*time.Millisecond, NewPoisson(400, 3))
+	r, got, took := open(t, s.addr, 64, 500*time.Millisecond, NewPoisson(400, 3))
 	want := int64(len(plan(NewPoisson(400, 3), 500*time.Millisecond)))
 	if got.Total.Accepted != want || took < 400*time.Millisecond {
 		t.Errorf("%d of %d hits in %v", got.Total.Accepted, want, took)

@@ -87,8 +87,7 @@ func (p *partition) encode(c *call, k *kind, h header, ops []*operation) {
 	}
 	b = appendInt(b, behind)
 	b = appendInt(b, p.engine.clockOffset.Load())
-	b = appendInt(b, p.engine.backlogCap.Load())
-	c.scratch = appendInt(b, int64(p.engine.cfg.IdempotencyTTL/time.Second))
+	c.scratch = appendInt(b, p.engine.backlogCap.Load())
 	c.addArg(c.scratch)
 	c.minute = p.expectedMinute()
 	k.encode(c, ops)

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"strconv"
 
 	"github.com/tinylib/msgp/msgp"
 )
@@ -125,6 +126,16 @@ func appendInts(b []byte, v []int64) []byte {
 	b = msgp.AppendArrayHeader(b, uint32(len(v)))
 	for _, x := range v {
 		b = appendInt(b, x)
+	}
+	return b
+}
+
+// appendTexts appends numbers as an array of their decimal texts.
+func appendTexts(b []byte, v []int64) []byte {
+	b = msgp.AppendArrayHeader(b, uint32(len(v)))
+	var digits [20]byte
+	for _, x := range v {
+		b = msgp.AppendStringFromBytes(b, strconv.AppendInt(digits[:0], x, 10))
 	}
 	return b
 }

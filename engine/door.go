@@ -73,9 +73,10 @@ type DoorView struct {
 	Open     bool
 	Node     string // as noted when it was opened
 	Run      string
-	Renewed  string // run id of the server whose AOF was begun anew
-	LetGo    Mark   // up to which Redis has let ended orders go
-	IsNode   string // of the server that answered
+	Renewed  string   // run id of the server whose AOF was begun anew
+	LetGo    Mark     // up to which Redis has let ended orders go
+	Lapsed   Position // of the event up to which idempotency records have lapsed
+	IsNode   string   // of the server that answered
 	IsRun    string
 	Replica  bool
 }
@@ -90,13 +91,13 @@ func (e *Engine) Look(ctx context.Context, partition int) (DoorView, error) {
 		return DoorView{}, err
 	}
 	fields, ok := reply.([]any)
-	if !ok || len(fields) != 15 {
+	if !ok || len(fields) != 17 {
 		return DoorView{}, fmt.Errorf("%w: reply of look.lua", ErrCorrupt)
 	}
 	var v DoorView
 	for at, to := range map[int]*int64{
 		0: &v.Epoch, 3: &v.Seq, 4: &v.Base, 5: &v.Bytes, 6: &v.Done,
-		9: &v.LetGo.Events, 10: &v.LetGo.Epoch, 11: &v.LetGo.Seq,
+		9: &v.LetGo.Events, 10: &v.LetGo.Epoch, 11: &v.LetGo.Seq, 12: &v.Lapsed.Epoch, 13: &v.Lapsed.Seq,
 	} {
 		if text, ok := fields[at].(string); ok {
 			if *to, err = strconv.ParseInt(text, 10, 64); err != nil {
@@ -104,11 +105,11 @@ func (e *Engine) Look(ctx context.Context, partition int) (DoorView, error) {
 			}
 		}
 	}
-	for at, to := range map[int]*string{1: &v.Node, 7: &v.Run, 8: &v.Renewed, 12: &v.IsNode, 13: &v.IsRun} {
+	for at, to := range map[int]*string{1: &v.Node, 7: &v.Run, 8: &v.Renewed, 14: &v.IsNode, 15: &v.IsRun} {
 		*to, _ = fields[at].(string)
 	}
 	v.Open = fields[2] == "1"
-	v.Replica = fields[14] == int64(1)
+	v.Replica = fields[16] == int64(1)
 	v.Standing = v.Open && v.Node == v.IsNode && !v.Replica
 	return v, nil
 }

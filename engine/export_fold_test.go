@@ -6,7 +6,6 @@ import "fmt"
 type Assignment struct {
 	Key    string
 	Value  string // set
-	TTL    int64  // set for so many seconds; 0: for good
 	Delete bool
 	Field  string // of a hash, to add Delta to
 	Member string // of a sorted set: to stand at Rank, to go, or to be moved by Delta
@@ -28,8 +27,6 @@ func (e *Engine) Fold(partition int, entries []Entry, letGo bool) ([]Assignment,
 		switch kind := d.int(); kind {
 		case assignSet:
 			a.Value = d.string()
-		case assignSetFor:
-			a.Value, a.TTL = d.string(), d.int()
 		case assignAdd:
 			a.Field, a.Delta = d.string(), d.int()
 		case assignDelete:

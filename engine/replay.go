@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/tinylib/msgp/msgp"
 )
@@ -13,12 +12,11 @@ import (
 // Kinds of assignment in lua/replay.lua.
 const (
 	assignSet    = 1
-	assignSetFor = 2
-	assignAdd    = 3
-	assignDelete = 4
-	assignRank   = 5
-	assignUnrank = 6
-	assignScore  = 7
+	assignAdd    = 2
+	assignDelete = 3
+	assignRank   = 4
+	assignUnrank = 5
+	assignScore  = 6
 )
 
 // assignments are keys and arguments of lua/replay.lua.
@@ -34,11 +32,6 @@ func (a *assignments) add(key string, kind int64, write func(b []byte) []byte) {
 
 func (a *assignments) set(key, value string) {
 	a.add(key, assignSet, func(b []byte) []byte { return msgp.AppendString(b, value) })
-}
-
-// setFor sets a key for some seconds; from 0 on down it is over already.
-func (a *assignments) setFor(key string, value []byte, seconds int64) {
-	a.add(key, assignSetFor, func(b []byte) []byte { return appendInt(msgp.AppendStringFromBytes(b, value), seconds) })
 }
 
 func (a *assignments) delete(key string) {
@@ -68,7 +61,7 @@ func (e *Engine) foldEntries(partition int, entries []Entry, letGo bool) (*assig
 		carts: map[int64][]Line{},
 		sold:  map[minuteProduct]int64{}, keys: e.keys, partition: partition,
 	}
-	now := e.now()
+	now, since := e.now(), e.RememberedSince()
 	for i := range entries {
 		events, err := entries[i].Events()
 		if errors.Is(err, ErrNewer) {
@@ -79,7 +72,9 @@ func (e *Engine) foldEntries(partition int, entries []Entry, letGo bool) (*assig
 		}
 		for j := range events {
 			f.event(&events[j])
-			f.remember(&events[j], e.cfg.IdempotencyTTL-now.Sub(events[j].At))
+			if key, record := e.remembered(partition, &events[j], since); key != "" {
+				f.set(key, record)
+			}
 		}
 	}
 	f.values(letGo, minuteOf(now)-windowMinutes-foldSlackMinutes)
@@ -127,12 +122,6 @@ func (f *fold) order(ev *Event) {
 func (f *fold) sell(o *Order, minute, sign int64) {
 	for _, i := range o.Items {
 		f.sold[minuteProduct{minute, i.ProductID}] += sign * i.Quantity
-	}
-}
-
-func (f *fold) remember(ev *Event, left time.Duration) {
-	if ev.Key != "" {
-		f.setFor(f.keys.Idempotency(f.partition, ev.Scope, ev.Key), ev.idempotencyRecord(), int64(left/time.Second))
 	}
 }
 

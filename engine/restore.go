@@ -23,10 +23,10 @@ type Load struct {
 	partition int
 	keys      *Keys
 
-	plain, timed, many                   []string // keys
-	plainValues, timedValues, manyValues []string
-	counts                               []int64 // of manyValues; below 0 for a sorted set
-	bytes                                int
+	plain, many             []string // keys
+	plainValues, manyValues []string
+	counts                  []int64 // of manyValues; below 0 for a sorted set
+	bytes                   int
 }
 
 // NewLoad returns an empty one.
@@ -36,7 +36,7 @@ func (e *Engine) NewLoad(partition int) *Load { return &Load{partition: partitio
 func (l *Load) Partition() int { return l.partition }
 
 // Keys counts what it sets: keys, and fields and members of those that hold many.
-func (l *Load) Keys() int64 { return int64(len(l.plain) + len(l.timed) + len(l.manyValues)/2) }
+func (l *Load) Keys() int64 { return int64(len(l.plain) + len(l.manyValues)/2) }
 
 // Full reports whether it is as large as a call should be.
 func (l *Load) Full() bool { return l.Keys() >= loadKeysMax || l.bytes >= loadBytesMax }
@@ -107,28 +107,11 @@ func (l *Load) Total(product, units int64) {
 	l.add(l.keys.Top(l.partition), true, strconv.FormatInt(-units, 10), topMember(product))
 }
 
-// RecordLoader makes idempotency records out of the events of a journal.
-type RecordLoader struct {
-	ttl time.Duration
-	now time.Time
-}
-
-// NewRecordLoader returns one, and the time of the oldest event whose record still lives.
-func (e *Engine) NewRecordLoader() (RecordLoader, time.Time) {
-	r := RecordLoader{ttl: e.cfg.IdempotencyTTL, now: e.now()}
-	return r, r.now.Add(-r.ttl)
-}
-
-// Add loads the record of an event with what is left of its lifetime, if it has one that still lives.
-func (r *RecordLoader) Add(l *Load, ev *Event) {
-	left := int64((r.ttl - r.now.Sub(ev.At)) / time.Second)
-	if ev.Key == "" || left <= 0 {
-		return
+// Record loads the idempotency record of an event of since or later, if it has one.
+func (e *Engine) Record(l *Load, ev *Event, since time.Time) {
+	if key, record := e.remembered(l.partition, ev, since); key != "" {
+		l.set(key, record)
 	}
-	key, record := l.keys.Idempotency(l.partition, ev.Scope, ev.Key), ev.idempotencyRecord()
-	l.timed = append(l.timed, key)
-	l.timedValues = append(l.timedValues, string(record), strconv.FormatInt(left, 10))
-	l.bytes += len(key) + len(record)
 }
 
 // FirstMinute is the minute of Unix time from which units sold may count in a Redis that has none yet.
@@ -170,16 +153,16 @@ func (e *Engine) EndRestore(ctx context.Context) error {
 // SendLoad brings a load into Redis. It is safe to repeat.
 func (e *Engine) SendLoad(ctx context.Context, token string, l *Load) error {
 	head := msgp.AppendString(nil, token)
-	head = appendInt(appendInt(head, int64(len(l.plain))), int64(len(l.timed)))
+	head = appendInt(head, int64(len(l.plain)))
 	head = appendInts(head, l.counts)
-	keys := make([]string, 0, 1+len(l.plain)+len(l.timed)+len(l.many))
+	keys := make([]string, 0, 1+len(l.plain)+len(l.many))
 	keys = append(keys, e.keys.Meta(l.partition))
-	args := make([]any, 0, 1+len(l.plainValues)+len(l.timedValues)+len(l.manyValues))
+	args := make([]any, 0, 1+len(l.plainValues)+len(l.manyValues))
 	args = append(args, string(head))
-	for _, more := range [][]string{l.plain, l.timed, l.many} {
+	for _, more := range [][]string{l.plain, l.many} {
 		keys = append(keys, more...)
 	}
-	for _, values := range [][]string{l.plainValues, l.timedValues, l.manyValues} {
+	for _, values := range [][]string{l.plainValues, l.manyValues} {
 		for _, v := range values {
 			args = append(args, v)
 		}

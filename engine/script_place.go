@@ -32,11 +32,12 @@ func encodePlace(c *call, ops []*operation) {
 	c.places = places
 	c.addKey(c.keys.Sold(c.partition, c.minute))
 	c.addKey(c.keys.Top(c.partition))
-	c.addSale(appendInt(c.scratch[:0], c.minute), places)
+	c.addSale(appendInt(c.scratch[:0], c.minute), places, true)
 }
 
-// addSale adds what lua/place.lua and lua/reserve.lua share; b is what their second argument begins with.
-func (c *call) addSale(b []byte, ops []*placeOp) {
+// addSale adds what lua/place.lua and lua/reserve.lua share; b is what their second argument begins with. With named it
+// ends with the products as text, for which a script would pay several times what it costs here.
+func (c *call) addSale(b []byte, ops []*placeOp, named bool) {
 	for _, o := range ops {
 		c.addKey(c.keys.Idempotency(c.partition, o.user, o.key))
 	}
@@ -60,8 +61,12 @@ func (c *call) addSale(b []byte, ops []*placeOp) {
 			}
 		}
 	})
-	for _, id := range c.order { // still the products
+	products := c.order // still
+	for _, id := range products {
 		c.addKey(c.keys.Catalogue(c.partition, id))
+	}
+	if named {
+		b = appendTexts(b, products)
 	}
 	for _, o := range ops {
 		c.addKey(c.keys.Order(c.partition, o.order))

@@ -22,7 +22,7 @@ func encodeReserve(c *call, ops []*operation) {
 	c.places = places
 	c.addKey(c.keys.Holds(c.partition))
 	b := appendInt(c.scratch[:0], ops[0].body.(*reserveOp).hold.Milliseconds())
-	c.addSale(b, places)
+	c.addSale(b, places, false)
 }
 
 func decodeReserve(d *decoder, c code, body any) error {

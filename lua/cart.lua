@@ -54,7 +54,7 @@ for i = 1, s do
     stocks[products[i]] = tonumber(found[stock_at - 2 + i] or 0) + elsewhere[i]
 end
 
-local replies, events, writes, new_records, changed = {}, {}, {}, {}, {}
+local replies, events, writes, changed = {}, {}, {}, {}
 
 -- add returns the cart with more units of a product, or nil and the refusal.
 local function add(cart, product, units)
@@ -137,7 +137,8 @@ for i = 1, n do
         replies[i] = reply
         if rendered then
             records[record_key] = fingerprint .. rendered
-            new_records[#new_records + 1] = record_key
+            local w = #writes
+            writes[w + 1], writes[w + 2] = record_key, records[record_key]
             events[#events + 1] = carted(user, key, fingerprint, door.now_ms, cart_record, rendered)
         end
     end
@@ -147,6 +148,5 @@ if #events > 0 then
     emit(door, events, #events)
     put_carts(carts, changed, writes)
     put(writes)
-    keep(new_records, records)
 end
 return respond(door, replies)

@@ -39,7 +39,7 @@ local records, balances = {}, {}
 for i = 1, n do records[KEYS[record_at + i]] = found[i] end
 for i = 1, u do balances[users[i]] = tonumber(found[n + i] or nil) end
 
-local replies, events, writes, new_records, changed = {}, {}, {}, {}, {}
+local replies, events, writes, changed = {}, {}, {}, {}
 for i = 1, n do
     local operation = ARGV[2 + i]
     local user, charge_id, _, fingerprint, amount = cmsgpack.unpack(operation)
@@ -62,7 +62,8 @@ for i = 1, n do
         balances[user] = balance
         changed[user] = true
         records[record_key] = fingerprint .. charge_id .. pack(balance)
-        new_records[#new_records + 1] = record_key
+        local w = #writes
+        writes[w + 1], writes[w + 2] = record_key, records[record_key]
         events[#events + 1] = EVENT_HEAD .. operation .. pack(door.now_ms, balance)
         replies[i] = pack(OK, balance)
     end
@@ -77,6 +78,5 @@ if #events > 0 then
         end
     end
     put(writes)
-    keep(new_records, records)
 end
 return respond(door, replies)

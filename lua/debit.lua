@@ -57,7 +57,7 @@ for i = 1, u do balances[users[i]] = tonumber(found[2 * n + i] or nil) end
 for i = 1, s do stocks[products[i]] = tonumber(found[2 * n + u + i] or nil) end
 redis.call('ZCARD', KEYS[5]) -- refuses a wrong type before the first write
 
-local replies, events, writes, new_records, ended = {}, {}, {}, {}, {}
+local replies, events, writes, ended = {}, {}, {}, {}
 local changed_users, changed_products, sold, sellers = {}, {}, {}, {}
 
 local function debit(user, order_id, operation, order)
@@ -111,7 +111,8 @@ for i = 1, n do
         replies[i] = reply
         if outcome then
             records[record_key] = fingerprint .. order_id .. outcome
-            new_records[#new_records + 1] = record_key
+            local w = #writes
+            writes[w + 1], writes[w + 2] = record_key, records[record_key]
             writes[#writes + 1] = order_key
             writes[#writes + 1] = order.record
         end
@@ -119,12 +120,12 @@ for i = 1, n do
 end
 
 if #events > 0 then
-    local in_minute, in_window = minute_sums(KEYS[3], sellers, sold), top_sums(KEYS[4], sellers, sold)
+    local names, units = named(sellers, sold)
+    local in_minute, in_window = minute_sums(KEYS[3], names, units), top_sums(KEYS[4], names, units)
     emit(door, events, #events)
     put_changed(balance_at, users, balances, changed_users, writes)
     put_changed(stock_at, products, stocks, changed_products, writes)
     put(writes)
-    keep(new_records, records)
     redis.call('ZREM', KEYS[5], unpack(ended))
     count_minute(KEYS[3], in_minute)
     count_top(KEYS[4], in_window)

@@ -8,13 +8,13 @@
 --   2  events  stream
 -- ARGV
 --   1  msgpack sequence: epoch the caller knows, 1 to work behind a shut door (repair only) or 0,
---      clock offset in ms (0 in production), backlog cap in bytes, lifetime of an idempotency record in s
+--      clock offset in ms (0 in production), backlog cap in bytes
 --
 -- Numbers: amounts stay below 2^53, which Lua's doubles hold exactly. redis.call prints a number argument
 -- with 17 digits, so they are handed over as they are; `..` and tostring keep 14 digits and are never used on them.
 
 local pack, sub = cmsgpack.pack, string.sub
-local epoch, behind, clock_offset_ms, backlog_cap_bytes, idempotency_ttl_s = cmsgpack.unpack(ARGV[1])
+local epoch, behind, clock_offset_ms, backlog_cap_bytes = cmsgpack.unpack(ARGV[1])
 
 -- The answers of an operation. engine/errors.go turns the same numbers into errors; a test holds the two together.
 local code = {
@@ -111,14 +111,5 @@ end
 local function put(pairs_flat)
     for from = 1, #pairs_flat, UNPACK_MAX do
         redis.call('MSET', unpack(pairs_flat, from, math.min(from + UNPACK_MAX - 1, #pairs_flat)))
-    end
-end
-
--- keep writes new idempotency records, named by their keys. A number would be printed anew for each of them.
-local function keep(keys, records)
-    local ttl_s = string.format('%d', idempotency_ttl_s)
-    for i = 1, #keys do
-        local key = keys[i]
-        redis.call('SET', key, records[key], 'EX', ttl_s)
     end
 end

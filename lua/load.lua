@@ -5,13 +5,11 @@
 -- KEYS
 --   1         meta
 --   2..       N strings
---   then      T strings with a lifetime
 --   then      C hashes and sorted sets to add to
 -- ARGV
---   1         msgpack sequence: token of the restore, N, T, array of how many values each of the C gets: below 0 for
+--   1         msgpack sequence: token of the restore, N, array of how many values each of the C gets: below 0 for
 --             a sorted set
 --   2..       N values
---   then      T pairs of value and lifetime in s
 --   then      the values of each of the C: field, value, ... or score, member, ...
 -- Replies
 --   1 done, 0 refused: another repair has claimed the door, or it was opened
@@ -21,12 +19,9 @@
 -- unpack fails near 8,000 values (LUAI_MAXCSTACK).
 local UNPACK_MAX = 4000
 
-local token, n, t, counts = cmsgpack.unpack(ARGV[1])
+local token, n, counts = cmsgpack.unpack(ARGV[1])
 local m = redis.call('HMGET', KEYS[1], 'repair', 'epoch')
 if m[1] ~= token or m[2] then return 0 end
-
-local plain_at, timed_at = 1, 1 + n
-local many_at = timed_at + t
 
 for from = 1, n, UNPACK_MAX / 2 do
     local writes = {}
@@ -36,11 +31,8 @@ for from = 1, n, UNPACK_MAX / 2 do
     end
     redis.call('MSET', unpack(writes))
 end
+local plain_at, many_at = 1, 1 + n
 local before = 1 + n
-for i = 1, t do
-    redis.call('SET', KEYS[timed_at + i], ARGV[before + 2 * i - 1], 'EX', ARGV[before + 2 * i])
-end
-before = before + 2 * t
 for i = 1, #counts do
     local count = math.abs(counts[i])
     for from = 1, count, UNPACK_MAX do

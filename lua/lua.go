@@ -1,7 +1,7 @@
 // Package lua holds the scripts that decide: one file a script, embedded in the binary.
 //
 // A script that sells starts with the prelude door.lua, which keeps the door, reads the shared arguments
-// and writes the stream entry. Repair and upkeep scripts (look, claim, open, replay, begin, load, trim) work without it.
+// and writes the stream entry. Repair and upkeep scripts (look, claim, open, replay, begin, load, trim and others) work without it.
 package lua
 
 import (
@@ -46,6 +46,7 @@ var (
 	Load   = plain("load")
 	Trim   = plain("trim")
 	Forget = plain("forget")
+	Lapse  = plain("lapse")
 	Due    = plain("due")
 	Top    = plain("top")
 	Rights = plain("rights")
@@ -56,7 +57,7 @@ var (
 func All() []*Script {
 	return []*Script{
 		Place, Reserve, Debit, Rollback, Cart, Charge, Restock, List, Enroll, Roll,
-		Look, Claim, Open, Replay, Begin, Load, Trim, Forget, Due, Top, Rights, Tells,
+		Look, Claim, Open, Replay, Begin, Load, Trim, Forget, Lapse, Due, Top, Rights, Tells,
 	}
 }
 

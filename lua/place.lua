@@ -16,7 +16,7 @@
 -- ARGV
 --   1         header, see door.lua
 --   2         msgpack sequence: expected minute (of Unix time), array of the C operations that buy from a cart
---             (counted from 1), array of the U user ids, array of the S product ids
+--             (counted from 1), array of the U user ids, array of the S product ids, array of the same as text
 --   3..       N operations, each a msgpack sequence: user id, order id (8 bytes), idempotency key,
 --             fingerprint (16 bytes)
 --   then      N arrays in msgpack, the lines of each: product id, quantity, ...; each product once
@@ -52,7 +52,7 @@ local OK_HEAD = pack(OK)
 local door, shut = enter()
 if shut then return shut end
 
-local expected_minute, buys, users, products = cmsgpack.unpack(ARGV[2])
+local expected_minute, buys, users, products, names = cmsgpack.unpack(ARGV[2])
 if expected_minute ~= door.minute then
     return redis.error_reply(string.format('MINUTE %.0f', door.minute))
 end
@@ -70,7 +70,7 @@ end
 local records, carts, cart_of, balances, stocks, prices = read_sale(idempotency_at, n, buys, users, products)
 
 -- Decisions, one operation after the other on the values above, so that N in one call equal N in sequence.
-local replies, events, event_count, writes, new_records = {}, {}, 0, {}, {}
+local replies, events, event_count, writes = {}, {}, 0, {}
 local changed_users, changed_products, changed_carts, sold = {}, {}, {}, {}
 
 local function place(i, user, operation, packed_lines)
@@ -124,24 +124,28 @@ for i = 1, n do
         replies[i] = reply
         if done then
             records[record_key] = fingerprint .. order_id
-            new_records[#new_records + 1] = record_key
+            local w = #writes
+            writes[w + 1], writes[w + 2] = record_key, records[record_key]
         end
     end
 end
 
 -- Writes.
 if event_count > 0 then
-    local sellers = {}
+    local sellers, units = {}, {}
     for i = 1, s do
-        if sold[products[i]] then sellers[#sellers + 1] = products[i] end
+        local sold_of = sold[products[i]]
+        if sold_of then
+            local last = #sellers + 1
+            sellers[last], units[last] = names[i], sold_of
+        end
     end
-    local in_minute, in_window = minute_sums(KEYS[3], sellers, sold), top_sums(KEYS[4], sellers, sold)
+    local in_minute, in_window = minute_sums(KEYS[3], sellers, units), top_sums(KEYS[4], sellers, units)
     emit(door, events, event_count)
     put_changed(balance_at, users, balances, changed_users, writes)
     put_changed(stock_at, products, stocks, changed_products, writes)
     put_carts(carts, changed_carts, writes)
     put(writes)
-    keep(new_records, records)
     count_minute(KEYS[3], in_minute)
     count_top(KEYS[4], in_window)
 end

@@ -11,12 +11,11 @@
 --             left out, else 0
 --   2..       one a key, a msgpack sequence: kind, then
 --               1  value            set
---               2  value, ttl in s  set with a lifetime (0 or less: skipped)
---               3  field, delta     add to a field of a hash
---               4                   delete
---               5  member, score    set in a sorted set
---               6  member           take out of a sorted set
---               7  member, delta    add to a score; members at 0 leave
+--               2  field, delta     add to a field of a hash
+--               3                   delete
+--               4  member, score    set in a sorted set
+--               5  member           take out of a sorted set
+--               6  member, delta    add to a score; members at 0 leave
 -- Replies
 --   1 done, 0 refused: another repair has claimed the door, or Redis is at another position
 -- Event
@@ -36,14 +35,12 @@ for i = 2, #KEYS do
     if kind == 1 then
         redis.call('SET', KEYS[i], a)
     elseif kind == 2 then
-        if b > 0 then redis.call('SET', KEYS[i], a, 'EX', b) end
-    elseif kind == 3 then
         redis.call('HINCRBY', KEYS[i], a, b)
-    elseif kind == 4 then
+    elseif kind == 3 then
         redis.call('DEL', KEYS[i])
-    elseif kind == 5 then
+    elseif kind == 4 then
         redis.call('ZADD', KEYS[i], b, a)
-    elseif kind == 6 then
+    elseif kind == 5 then
         redis.call('ZREM', KEYS[i], a)
     elseif redis.call('ZINCRBY', KEYS[i], b, a) == '0' then
         redis.call('ZREM', KEYS[i], a)

@@ -62,7 +62,7 @@ end
 redis.call('ZCARD', KEYS[3]) -- refuses a wrong type before the first write
 local records, carts, cart_of, balances, stocks, prices = read_sale(idempotency_at, n, buys, users, products)
 
-local replies, events, event_count, writes, new_records = {}, {}, 0, {}, {}
+local replies, events, event_count, writes = {}, {}, 0, {}
 local changed_products, changed_carts, holds = {}, {}, {}
 local expires_ms = door.now_ms + hold_ms
 
@@ -113,7 +113,8 @@ for i = 1, n do
         replies[i] = reply
         if done then
             records[record_key] = fingerprint .. order_id
-            new_records[#new_records + 1] = record_key
+            local w = #writes
+            writes[w + 1], writes[w + 2] = record_key, records[record_key]
         end
     end
 end
@@ -123,7 +124,6 @@ if event_count > 0 then
     put_changed(stock_at, products, stocks, changed_products, writes)
     put_carts(carts, changed_carts, writes)
     put(writes)
-    keep(new_records, records)
     redis.call('ZADD', KEYS[3], unpack(holds))
 end
 return respond(door, replies)

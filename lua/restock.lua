@@ -40,7 +40,7 @@ local records, stocks = {}, {}
 for i = 1, n do records[KEYS[record_at + i]] = found[i] end
 for i = 1, s do stocks[products[i]] = tonumber(found[n + i] or nil) end
 
-local replies, events, writes, new_records, changed = {}, {}, {}, {}, {}
+local replies, events, writes, changed = {}, {}, {}, {}
 for i = 1, n do
     local operation = ARGV[2 + i]
     local product, _, fingerprint, delta = cmsgpack.unpack(operation)
@@ -65,7 +65,8 @@ for i = 1, n do
         stocks[product] = stock
         changed[product] = true
         records[record_key] = fingerprint .. pack(stock)
-        new_records[#new_records + 1] = record_key
+        local w = #writes
+        writes[w + 1], writes[w + 2] = record_key, records[record_key]
         events[#events + 1] = EVENT_HEAD .. operation .. pack(door.now_ms, stock)
         replies[i] = pack(OK, stock)
     end
@@ -80,6 +81,5 @@ if #events > 0 then
         end
     end
     put(writes)
-    keep(new_records, records)
 end
 return respond(door, replies)

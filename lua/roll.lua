@@ -33,17 +33,16 @@ local done = 0
 for i = 4, #KEYS do
     if rolled >= horizon or done >= CHUNK then break end
     local scanned = redis.call('HSCAN', KEYS[i], cursor, 'COUNT', CHUNK)
-    local products, units = {}, {}
+    local names, units = {}, {}
     for f = 1, #scanned[2], 2 do
-        local product = tonumber(scanned[2][f])
-        products[#products + 1] = product
-        units[product] = -tonumber(scanned[2][f + 1])
+        local last = #names + 1
+        names[last], units[last] = scanned[2][f], -tonumber(scanned[2][f + 1])
     end
-    done = done + #products
-    if #products > 0 then
-        count_top(KEYS[3], top_sums(KEYS[3], products, units))
-        for from = 1, #products, UNPACK_MAX do
-            redis.call('HDEL', KEYS[i], unpack(products, from, math.min(from + UNPACK_MAX - 1, #products)))
+    done = done + #names
+    if #names > 0 then
+        count_top(KEYS[3], top_sums(KEYS[3], names, units))
+        for from = 1, #names, UNPACK_MAX do
+            redis.call('HDEL', KEYS[i], unpack(names, from, math.min(from + UNPACK_MAX - 1, #names)))
         end
     end
     cursor = scanned[1]

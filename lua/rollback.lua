@@ -67,7 +67,7 @@ for i = 1, #minutes do minute_keys[minutes[i]] = KEYS[minute_at + i] end
 local let_go = tonumber(redis.call('HGET', KEYS[1], 'let_go') or 0)
 redis.call('ZCARD', KEYS[4]) -- refuses a wrong type before the first write
 
-local replies, events, writes, new_records, ended = {}, {}, {}, {}, {}
+local replies, events, writes, ended = {}, {}, {}, {}
 local changed_users, changed_products = {}, {}
 local unsold, unsold_products, unsold_in = {}, {}, {} -- units by product; in all, and by minute
 
@@ -168,22 +168,23 @@ for i = 1, n do
             writes[#writes + 1] = order.record
             if record_key then
                 records[record_key] = fingerprint .. order_id .. pack(order.status)
-                new_records[#new_records + 1] = record_key
+                local w = #writes
+                writes[w + 1], writes[w + 2] = record_key, records[record_key]
             end
         end
     end
 end
 
 if #events > 0 then
-    local in_window, in_minutes = top_sums(KEYS[3], unsold_products, unsold), {}
+    local names, units = named(unsold_products, unsold)
+    local in_window, in_minutes = top_sums(KEYS[3], names, units), {}
     for minute, here in pairs(unsold_in) do
-        in_minutes[minute_keys[minute]] = minute_sums(minute_keys[minute], here.products, here.units)
+        in_minutes[minute_keys[minute]] = minute_sums(minute_keys[minute], named(here.products, here.units))
     end
     emit(door, events, #events)
     put_changed(balance_at, users, balances, changed_users, writes)
     put_changed(stock_at, products, stocks, changed_products, writes)
     put(writes)
-    keep(new_records, records)
     if #ended > 0 then redis.call('ZREM', KEYS[4], unpack(ended)) end
     for key, sums in pairs(in_minutes) do count_minute(key, sums) end
     if #in_window > 0 then

@@ -14,22 +14,23 @@ local WINDOW_MINUTES = 4320
 -- %d does, for each product and user of a call.
 local format = string.format
 
-local function texts(products)
-    local names = {}
-    for i = 1, #products do names[i] = format('%d', products[i]) end
-    return names
+-- named returns the ids of some products as text, and the units of each, in one order.
+local function named(products, units)
+    local names, units_of = {}, {}
+    for i = 1, #products do names[i], units_of[i] = format('%d', products[i]), units[products[i]] end
+    return names, units_of
 end
 
--- minute_sums adds units to what a minute's hash holds of some products; nothing is written yet. It returns field,
--- sum, ... for count_minute.
-local function minute_sums(key, products, units)
-    local sums, names = {}, texts(products)
-    for from = 1, #products, UNPACK_MAX do
-        local to = math.min(from + UNPACK_MAX - 1, #products)
+-- minute_sums adds units to what a minute's hash holds of some products, named by their ids as text; nothing is written
+-- yet. It returns field, sum, ... for count_minute.
+local function minute_sums(key, names, units)
+    local sums = {}
+    for from = 1, #names, UNPACK_MAX do
+        local to = math.min(from + UNPACK_MAX - 1, #names)
         local found = redis.call('HMGET', key, unpack(names, from, to))
         for i = from, to do
             sums[2 * i - 1] = names[i]
-            sums[2 * i] = format('%d', tonumber(found[i - from + 1] or 0) + units[products[i]])
+            sums[2 * i] = format('%d', (found[i - from + 1] or 0) + units[i])
         end
     end
     return sums
@@ -41,16 +42,18 @@ local function count_minute(key, sums)
     end
 end
 
+local ZEROS = '0000000000000000'
+
 -- top_sums adds units to the window's running totals; nothing is written yet. The set holds minus the units by product
 -- id in 16 digits: more units come first, and the lower id among equals. It returns score, member, ... for count_top.
-local function top_sums(key, products, units)
+local function top_sums(key, names, units)
     local sums, members = {}, {}
-    for i = 1, #products do members[i] = format('%016d', products[i]) end
-    for from = 1, #products, UNPACK_MAX do
-        local to = math.min(from + UNPACK_MAX - 1, #products)
+    for i = 1, #names do members[i] = sub(ZEROS, #names[i] + 1) .. names[i] end
+    for from = 1, #names, UNPACK_MAX do
+        local to = math.min(from + UNPACK_MAX - 1, #names)
         local found = redis.call('ZMSCORE', key, unpack(members, from, to))
         for i = from, to do
-            sums[2 * i - 1] = format('%d', tonumber(found[i - from + 1] or 0) - units[products[i]])
+            sums[2 * i - 1] = format('%d', (found[i - from + 1] or 0) - units[i])
             sums[2 * i] = members[i]
         end
     end

@@ -92,7 +92,7 @@ func open(ctx context.Context, url string, partitions int, log *slog.Logger, pre
 	if pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
 		return nil, fmt.Errorf("opening Postgres: %w", err)
 	}
-	return &Books{pool: pool, log: log, keep: retention{keepEvents, letGoMin}, lost: newLostCounter()}, nil
+	return &Books{pool: pool, log: log, keep: retention{keepEvents, letGoMin, lapseEvery}, lost: newLostCounter()}, nil
 }
 
 // poolSpare is how many connections there are beside those of the writers. Requests wait for one; Postgres itself

@@ -21,6 +21,15 @@ func KeepEvents(t *testing.T, n int64) {
 	t.Cleanup(func() { keepEvents, letGoMin = events, orders })
 }
 
+// LapseEvery has books that are opened from now on look for idempotency records that are over in another rhythm, until the
+// test ends.
+func LapseEvery(t *testing.T, d time.Duration) {
+	t.Helper()
+	was := lapseEvery
+	lapseEvery = d
+	t.Cleanup(func() { lapseEvery = was })
+}
+
 // Exec lets a test change the tables by as many connections as it needs.
 func (b *Books) Exec(ctx context.Context, sql string) error {
 	_, err := b.pool.Exec(ctx, sql)

@@ -21,11 +21,13 @@ func lagOf(t *testing.T, s *shoptest.Shop) persist.Lag {
 }
 
 // charge writes one event.
-func charge(t *testing.T, s *shoptest.Shop, user int64, key string) {
+func charge(t *testing.T, s *shoptest.Shop, user int64, key string) (replayed bool) {
 	t.Helper()
-	if _, _, err := s.Engine.Charge(t.Context(), engine.ChargeRequest{UserID: user, Amount: 1, Key: key}); err != nil {
+	_, replayed, err := s.Engine.Charge(t.Context(), engine.ChargeRequest{UserID: user, Amount: 1, Key: key})
+	if err != nil {
 		t.Fatal(err)
 	}
+	return replayed
 }
 
 func TestLag_CountsEventsAndTellsTheAgeOfTheOldest(t *testing.T) {

@@ -28,6 +28,7 @@ var (
 type retention struct {
 	events int64
 	orders int
+	lapsed time.Duration
 }
 
 // letGo drops orders from Redis that have ended, by one rule: an ended order goes when keepEvents further events of its

@@ -17,6 +17,7 @@ type writerMetrics struct {
 	seconds       prometheus.Histogram
 	interruptions prometheus.Counter
 	letGo         prometheus.Counter
+	lapsed        prometheus.Counter
 	quarantined   prometheus.Counter
 	stream        prometheus.Collector
 }
@@ -41,6 +42,7 @@ func newWriterMetrics(stream redis.UniversalClient) *writerMetrics {
 		quarantined: counter("stampede_writer_quarantined_events_total",
 			"Events of which nothing could be derived: they stand in the journal and in quarantine. Worry at any: the log says why."),
 		letGo:  counter("stampede_writer_orders_let_go_total", "Ended orders that left Redis, since Postgres has them."),
+		lapsed: counter("stampede_writer_events_lapsed_total", "Events whose idempotency records left Redis, since their time had passed."),
 		stream: engine.NewPoolCollector("stream", stream),
 	}
 }
@@ -52,7 +54,7 @@ func (m *writerMetrics) wrote(events int64, quarantined int, took time.Duration)
 }
 
 func (m *writerMetrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.leads, m.events, m.seconds, m.interruptions, m.letGo, m.quarantined, m.stream}
+	return []prometheus.Collector{m.leads, m.events, m.seconds, m.interruptions, m.letGo, m.lapsed, m.quarantined, m.stream}
 }
 
 // Describe is for the registry.

@@ -67,7 +67,7 @@ func TestRestore_CutShortAnywhereIsTakenUp(t *testing.T) {
 }
 
 // withoutRuns leaves out which process Redis is: it was killed in between.
-func withoutRuns(all map[string]holding) map[string]holding {
+func withoutRuns(all map[string]string) map[string]string {
 	for name := range all {
 		if strings.HasSuffix(name, "}meta node") || strings.HasSuffix(name, "}meta run") {
 			delete(all, name)

@@ -2,7 +2,6 @@ package persist
 
 import (
 	"context"
-	"sort"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,16 +13,12 @@ import (
 const (
 	recordsRead  = 64 // journal entries a read
 	recordsAhead = 4  // reads that wait to be loaded
-
-	// clockSlack is how far the times of a partition's events may run back where its Redis moved to another clock. In one
-	// Redis they never leave the minute of the last event.
-	clockSlack = time.Hour
 )
 
 // records loads the idempotency records that still live, out of the end of the journal.
 func (r *restore) records(ctx context.Context, p *part) error {
-	loader, oldest := r.books.engine.NewRecordLoader()
-	from, events, err := r.tail(ctx, p, oldest)
+	since := r.books.engine.RememberedSince()
+	from, events, err := r.books.tail(ctx, p.partition, p.at.Position, since)
 	if err != nil {
 		return err
 	}
@@ -43,7 +38,7 @@ func (r *restore) records(ctx context.Context, p *part) error {
 					return refused("partition %d: %v", p.partition, err)
 				}
 				for j := range events {
-					loader.Add(load, &events[j])
+					r.books.engine.Record(load, &events[j], since)
 				}
 				r.watch.read(RestoredEvents, int64(len(events)))
 				if load.Full() {
@@ -79,71 +74,6 @@ func (r *restore) journal(ctx context.Context, p *part, after engine.Position, t
 	return nil
 }
 
-// tail returns a position before all events of a time or later, and how many follow it. It looks for two neighbours of
-// which one was early and the next was not, by the clock less its slack: no later event runs back further than that.
-func (r *restore) tail(ctx context.Context, p *part, since time.Time) (from engine.Position, events int64, err error) {
-	since = since.Add(-clockSlack)
-	early := func(after engine.Position) (engine.Position, bool) {
-		if err != nil || after.Compare(p.at.Position) >= 0 {
-			return after, false
-		}
-		var entries []engine.Entry
-		if entries, err = journal(ctx, r.books.pool, p.partition, after, 1); err != nil || len(entries) == 0 {
-			return after, false
-		}
-		var first []engine.Event
-		if first, err = entries[0].Events(); err != nil {
-			err = refused("partition %d: %v", p.partition, err)
-			return after, false
-		}
-		return entries[0].Last, first[0].At.Before(since)
-	}
-	epochs, err := r.epochs(ctx, p)
-	if err != nil {
-		return from, 0, err
-	}
-	n := sort.Search(len(epochs), func(i int) bool {
-		_, is := early(engine.Position{Epoch: epochs[i].Epoch})
-		return !is
-	})
-	for _, e := range epochs[n:] {
-		events += e.Seq
-	}
-	if err != nil || n == 0 {
-		return from, events, err
-	}
-	from = epochs[n-1]
-	low, high := int64(0), from.Seq
-	for low < high && err == nil {
-		middle := low + (high-low)/2
-		if last, is := early(engine.Position{Epoch: from.Epoch, Seq: middle}); is && last.Epoch == from.Epoch {
-			low = last.Seq
-		} else {
-			high = middle
-		}
-	}
-	events += from.Seq - low
-	from.Seq = low
-	return from, events, err
-}
-
-// epochs are the ends of the epochs that have events, up to the checkpoint.
-func (r *restore) epochs(ctx context.Context, p *part) ([]engine.Position, error) {
-	rows, err := r.books.pool.Query(ctx, `SELECT epoch, last_seq FROM epochs WHERE partition = $1 AND epoch < $2 AND last_seq > 0
-		ORDER BY epoch`, p.partition, p.at.Epoch)
-	if err != nil {
-		return nil, unavailable("reading epochs", err)
-	}
-	ends, err := pgx.CollectRows(rows, pgx.RowToStructByPos[engine.Position])
-	if err != nil {
-		return nil, unavailable("reading epochs", err)
-	}
-	if p.at.Seq > 0 {
-		ends = append(ends, p.at.Position)
-	}
-	return ends, nil
-}
-
 // soldSince is what was sold and not given back behind a position, by minute and product. A payment of a held order sells
 // its units; a refund counts in the minute of the sale.
 const soldSince = `SELECT floor(extract(epoch FROM at) / 60)::bigint AS minute, product_id, sum(units)::bigint
@@ -157,7 +87,7 @@ const soldSince = `SELECT floor(extract(epoch FROM at) / 60)::bigint AS minute, 
 
 // sold loads the minutes of the window and the running totals.
 func (r *restore) sold(ctx context.Context, p *part) error {
-	from, _, err := r.tail(ctx, p, time.Unix(p.first*60, 0))
+	from, _, err := r.books.tail(ctx, p.partition, p.at.Position, time.Unix(p.first*60, 0))
 	if err != nil {
 		return err
 	}

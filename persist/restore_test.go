@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
-	"time"
 
 	"stampede/cmd/shop"
 	"stampede/cmd/shop/shoptest"
@@ -140,28 +139,10 @@ func TestRestore_BringsBackWhatAFlushTook(t *testing.T) {
 	auditClean(t, s)
 }
 
-// holding is a key of Redis, or one field or member of it.
-type holding struct {
-	value string
-	until time.Time // zero: for good
-}
-
-// holdings are all that a restore brings back, and meta as far as it does.
-func holdings(t *testing.T, s *shoptest.Shop) map[string]holding {
+// holdings are all that a restore brings back, and meta as far as it does, by key and by field or member of it.
+func holdings(t *testing.T, s *shoptest.Shop) map[string]string {
 	t.Helper()
-	all := map[string]holding{}
-	for name, value := range dump(t, s) {
-		key, _, _ := strings.Cut(name, " ")
-		left, err := s.Redis.TTL(t.Context(), key).Result()
-		if err != nil {
-			t.Fatal(err)
-		}
-		h := holding{value: value}
-		if left >= 0 {
-			h.until = time.Now().Add(left)
-		}
-		all[name] = h
-	}
+	all := dump(t, s)
 	partitions, err := s.Redis.HGet(t.Context(), engine.DeploymentKey, "partitions").Int()
 	if err != nil {
 		t.Fatal(err)
@@ -177,7 +158,7 @@ func holdings(t *testing.T, s *shoptest.Shop) map[string]holding {
 			t.Fatal(err)
 		}
 		for _, field := range []string{"bytes", "done", "minute", "open", "node", "run"} {
-			all[key+" "+field] = holding{value: meta[field]}
+			all[key+" "+field] = meta[field]
 		}
 	}
 	return all
@@ -185,17 +166,16 @@ func holdings(t *testing.T, s *shoptest.Shop) map[string]holding {
 
 // wantSame compares what Redis held before and after. What may differ: orders that have ended are in the books alone, what
 // was given back as a whole need not be counted as 0.
-func wantSame(t *testing.T, before, after map[string]holding) {
+func wantSame(t *testing.T, before, after map[string]string) {
 	t.Helper()
-	const bound = 10 * time.Second // lifetimes are whole seconds, and loads wait for each other
-	of := func(all map[string]holding) map[string]holding {
-		kept := map[string]holding{}
-		for name, h := range all {
+	of := func(all map[string]string) map[string]string {
+		kept := map[string]string{}
+		for name, value := range all {
 			_, kind, _ := strings.Cut(name, "}")
-			ended := strings.HasPrefix(kind, "o:") && h.value[1] != byte(engine.Pending)
-			given := strings.HasPrefix(kind, "m:") && h.value == "0"
+			ended := strings.HasPrefix(kind, "o:") && value[1] != byte(engine.Pending)
+			given := strings.HasPrefix(kind, "m:") && value == "0"
 			if !ended && !given {
-				kept[name] = h
+				kept[name] = value
 			}
 		}
 		return kept
@@ -206,13 +186,13 @@ func wantSame(t *testing.T, before, after map[string]holding) {
 	}
 	for name, w := range want {
 		g, found := got[name]
-		if !found || g.value != w.value || g.until.IsZero() != w.until.IsZero() || g.until.Sub(w.until).Abs() > bound {
-			t.Errorf("%s is %q until %v, it was %q until %v", name, g.value, g.until, w.value, w.until)
+		if !found || g != w {
+			t.Errorf("%s is %q (%t), it was %q", name, g, found, w)
 		}
 		delete(got, name)
 	}
 	for name := range got {
-		t.Errorf("%s was not there before: %q", name, got[name].value)
+		t.Errorf("%s was not there before: %q", name, got[name])
 	}
 }
 

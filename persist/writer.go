@@ -185,7 +185,7 @@ func (w *Writer) follow(ctx context.Context, conn *pgxpool.Conn, p int) error {
 	}
 	// The mark in Redis may be behind, after a crash between commit and trim.
 	w.trim(ctx, p, at)
-	l := &letGo{writer: w, partition: p}
+	l, old := &letGo{writer: w, partition: p}, &lapse{writer: w, partition: p}
 	beat := time.Now()
 	ctx, stop := context.WithCancel(ctx)
 	ahead := make(chan read, 1)
@@ -222,6 +222,9 @@ func (w *Writer) follow(ctx context.Context, conn *pgxpool.Conn, p int) error {
 		}
 		w.broken[p].Store(nil)
 		if err := l.turn(ctx, conn, at); err != nil {
+			return err
+		}
+		if err := old.turn(ctx, conn, at); err != nil {
 			return err
 		}
 		if next.run != nil && w.yields {

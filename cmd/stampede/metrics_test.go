@@ -75,6 +75,7 @@ var exposed = map[string]dto.MetricType{
 	"stampede_writer_batch_duration_seconds":         dto.MetricType_HISTOGRAM,
 	"stampede_writer_interruptions_total":            dto.MetricType_COUNTER,
 	"stampede_writer_orders_let_go_total":            dto.MetricType_COUNTER,
+	"stampede_writer_events_lapsed_total":            dto.MetricType_COUNTER,
 	"stampede_writer_quarantined_events_total":       dto.MetricType_COUNTER,
 	"stampede_quarantined_events":                    dto.MetricType_GAUGE,
 	"stampede_audit_violations":                      dto.MetricType_GAUGE,

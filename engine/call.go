@@ -38,8 +38,9 @@ type call struct {
 	key       []any
 	arg       []any
 	scratch   []byte
-	ids       map[int64]struct{}
+	ids       map[int64]int64 // of distinct: the index of each, from 1
 	order     []int64
+	who       []int64
 	places    []*placeOp
 }
 
@@ -55,14 +56,14 @@ func (c *call) addArg(b []byte) { c.arg = append(c.arg, string(b)) }
 // distinct returns the ids that visit yields, each once, in the order of their first appearance.
 func (c *call) distinct(visit func(yield func(id int64))) []int64 {
 	if c.ids == nil {
-		c.ids = make(map[int64]struct{})
+		c.ids = make(map[int64]int64)
 	}
 	clear(c.ids)
 	c.order = c.order[:0]
 	visit(func(id int64) {
 		if _, seen := c.ids[id]; !seen {
-			c.ids[id] = struct{}{}
 			c.order = append(c.order, id)
+			c.ids[id] = int64(len(c.order))
 		}
 	})
 	return c.order

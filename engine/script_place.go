@@ -3,6 +3,8 @@ package engine
 import (
 	"time"
 
+	"github.com/tinylib/msgp/msgp"
+
 	"stampede/lua"
 )
 
@@ -54,6 +56,11 @@ func (c *call) addSale(b []byte, ops []*placeOp, named bool) {
 			yield(o.user)
 		}
 	})
+	who := c.who[:0]
+	for _, o := range ops {
+		who = append(who, c.ids[o.user])
+	}
+	c.who = who
 	b = c.addStocks(b, func(yield func(int64)) {
 		for _, o := range ops {
 			for _, l := range o.lines {
@@ -65,6 +72,8 @@ func (c *call) addSale(b []byte, ops []*placeOp, named bool) {
 	for _, id := range products {
 		c.addKey(c.keys.Catalogue(c.partition, id))
 	}
+	b = appendInts(b, who)
+	b = c.appendIndexedLines(b, ops)
 	if named {
 		b = appendTexts(b, products)
 	}
@@ -81,6 +90,24 @@ func (c *call) addSale(b []byte, ops []*placeOp, named bool) {
 		c.addArg(b)
 	}
 	c.scratch = b
+}
+
+// appendIndexedLines appends the lines of all operations as one array: how many an operation has, then product by index
+// and quantity of each.
+func (c *call) appendIndexedLines(b []byte, ops []*placeOp) []byte {
+	size := len(ops)
+	for _, o := range ops {
+		size += 2 * len(o.lines)
+	}
+	b = msgp.AppendArrayHeader(b, uint32(size))
+	for _, o := range ops {
+		b = appendInt(b, int64(len(o.lines)))
+		for _, l := range o.lines {
+			b = appendInt(b, c.ids[l.ProductID])
+			b = appendInt(b, l.Quantity)
+		}
+	}
+	return b
 }
 
 func decodePlace(d *decoder, c code, body any) error {

@@ -16,7 +16,9 @@
 -- ARGV
 --   1         header, see door.lua
 --   2         msgpack sequence: expected minute (of Unix time), array of the C operations that buy from a cart
---             (counted from 1), array of the U user ids, array of the S product ids, array of the same as text
+--             (counted from 1), array of the U user ids, array of the S product ids, array of the index of each
+--             operation's user, array of the lines of each operation: how many, then product by index, quantity, ...,
+--             array of the S product ids as text
 --   3..       N operations, each a msgpack sequence: user id, order id (8 bytes), idempotency key,
 --             fingerprint (16 bytes)
 --   then      N arrays in msgpack, the lines of each: product id, quantity, ...; each product once
@@ -52,7 +54,7 @@ local OK_HEAD = pack(OK)
 local door, shut = enter()
 if shut then return shut end
 
-local expected_minute, buys, users, products, names = cmsgpack.unpack(ARGV[2])
+local expected_minute, buys, users, products, who, what, names = cmsgpack.unpack(ARGV[2])
 if expected_minute ~= door.minute then
     return redis.error_reply(string.format('MINUTE %.0f', door.minute))
 end
@@ -67,52 +69,51 @@ local order_at = catalogue_at + s
 if redis.call('EXISTS', unpack(KEYS, order_at + 1, order_at + n)) > 0 then
     return redis.error_reply('ERR an order id is already taken')
 end
-local records, carts, cart_of, balances, stocks, prices = read_sale(idempotency_at, n, buys, users, products)
+local records, carts, cart_of, balances, stocks, prices = read_sale(idempotency_at, n, buys, u, s)
 
 -- Decisions, one operation after the other on the values above, so that N in one call equal N in sequence.
 local replies, events, event_count, writes = {}, {}, 0, {}
-local changed_users, changed_products, changed_carts, sold = {}, {}, {}, {}
+local changed_users, changed_carts, sold = {}, {}, {}
 
-local function place(i, user, operation, packed_lines)
-    local lines = cmsgpack.unpack(packed_lines)
-    local cart_key, rest = cart_of[i], nil
+local function place(i, operation, packed_lines, first, last)
+    local user, cart_key, rest = who[i], cart_of[i], nil
     if not balances[user] then return pack(USER_NOT_FOUND) end
     if cart_key then
-        if #lines == 0 then return pack(CART_EMPTY) end
-        rest = without(carts[cart_key], lines)
+        if last < first then return pack(CART_EMPTY) end
+        rest = without(carts[cart_key], cmsgpack.unpack(packed_lines))
         if not rest then return pack(CART_CHANGED) end
     end
-    local refusal, total, line_prices = price_lines(lines, stocks, prices)
+    local refusal, total, line_prices = price_lines(what, first, last, products, stocks, prices)
     if refusal then return refusal end
     if balances[user] < total then return pack(INSUFFICIENT_BALANCE, balances[user]) end
 
-    for l = 1, #lines, 2 do sold[lines[l]] = (sold[lines[l]] or 0) + lines[l + 1] end
-    local stocks_after = move(lines, -1, stocks, changed_products)
-    balances[user] = balances[user] - total
+    local stocks_after = take_lines(what, first, last, stocks, sold)
+    local balance = balances[user] - total
+    balances[user] = balance
     changed_users[user] = true
     local outcome = pack(door.now_ms, total, line_prices)
     local w, e = #writes, #events
     writes[w + 1] = KEYS[order_at + i]
-    writes[w + 2] = RECORD_HEAD .. pack(user) .. outcome .. packed_lines .. RECORD_TAIL
-    events[e + 1], events[e + 2], events[e + 3], events[e + 4] = EVENT_HEAD, operation, packed_lines, outcome
-    events[e + 5] = pack(balances[user], stocks_after)
+    writes[w + 2] = RECORD_HEAD .. packed_user(operation) .. outcome .. packed_lines .. RECORD_TAIL
+    events[e + 1] = EVENT_HEAD .. operation .. packed_lines .. outcome .. pack(balance, stocks_after)
     event_count = event_count + 1
     if cart_key then
         carts[cart_key] = rest
         changed_carts[cart_key] = true
-        events[e + 6] = carted(user, '', '', door.now_ms, close_cart(rest), '')
+        events[e + 2] = carted(users[user], '', '', door.now_ms, close_cart(rest), '')
         event_count = event_count + 1
     end
     return OK_HEAD .. outcome, true
 end
 
+local lines_end = 0 -- of the operation before, in what
 for i = 1, n do
-    local operation = ARGV[2 + i]
-    local user, order_id, _, fingerprint = cmsgpack.unpack(operation)
-    local record_key = KEYS[idempotency_at + i]
+    local operation, record_key = ARGV[2 + i], KEYS[idempotency_at + i]
+    local first = lines_end + 2
+    lines_end = first - 1 + 2 * what[lines_end + 1]
     local record = records[record_key]
     if record then
-        if sub(record, 1, 16) == fingerprint then
+        if sub(record, 1, 16) == fingerprint(operation) then
             replies[i] = pack(REPLAY, sub(record, 17, 24))
         else
             replies[i] = pack(KEY_REUSED)
@@ -120,12 +121,13 @@ for i = 1, n do
     elseif door.backlog_full then
         replies[i] = pack(BACKLOG)
     else
-        local reply, done = place(i, user, operation, ARGV[2 + n + i])
+        local reply, done = place(i, operation, ARGV[2 + n + i], first, lines_end)
         replies[i] = reply
         if done then
-            records[record_key] = fingerprint .. order_id
+            record = fingerprint(operation) .. order_id(operation)
+            records[record_key] = record
             local w = #writes
-            writes[w + 1], writes[w + 2] = record_key, records[record_key]
+            writes[w + 1], writes[w + 2] = record_key, record
         end
     end
 end
@@ -134,7 +136,7 @@ end
 if event_count > 0 then
     local sellers, units = {}, {}
     for i = 1, s do
-        local sold_of = sold[products[i]]
+        local sold_of = sold[i]
         if sold_of then
             local last = #sellers + 1
             sellers[last], units[last] = names[i], sold_of
@@ -142,8 +144,8 @@ if event_count > 0 then
     end
     local in_minute, in_window = minute_sums(KEYS[3], sellers, units), top_sums(KEYS[4], sellers, units)
     emit(door, events, event_count)
-    put_changed(balance_at, users, balances, changed_users, writes)
-    put_changed(stock_at, products, stocks, changed_products, writes)
+    put_indexed(balance_at, balances, changed_users, writes)
+    put_indexed(stock_at, stocks, sold, writes)
     put_carts(carts, changed_carts, writes)
     put(writes)
     count_minute(KEYS[3], in_minute)

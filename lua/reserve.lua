@@ -15,7 +15,8 @@
 -- ARGV
 --   1         header, see door.lua
 --   2         msgpack sequence: how long to hold in ms, array of the C operations that buy from a cart (from 1),
---             array of the U user ids, array of the S product ids
+--             array of the U user ids, array of the S product ids, array of the index of each operation's user,
+--             array of the lines of each operation: how many, then product by index, quantity, ...
 --   3..       N operations, each a msgpack sequence: user id, order id (8 bytes), idempotency key,
 --             fingerprint (16 bytes)
 --   then      N arrays in msgpack, the lines of each: product id, quantity, ...; each product once
@@ -48,7 +49,7 @@ local OK_HEAD = pack(OK)
 local door, shut = enter()
 if shut then return shut end
 
-local hold_ms, buys, users, products = cmsgpack.unpack(ARGV[2])
+local hold_ms, buys, users, products, who, what = cmsgpack.unpack(ARGV[2])
 local n, c, u, s = (#ARGV - 2) / 2, #buys, #users, #products
 local idempotency_at, cart_at = 3, 3 + n
 local balance_at = cart_at + c
@@ -60,48 +61,48 @@ if redis.call('EXISTS', unpack(KEYS, order_at + 1, order_at + n)) > 0 then
     return redis.error_reply('ERR an order id is already taken')
 end
 redis.call('ZCARD', KEYS[3]) -- refuses a wrong type before the first write
-local records, carts, cart_of, balances, stocks, prices = read_sale(idempotency_at, n, buys, users, products)
+local records, carts, cart_of, balances, stocks, prices = read_sale(idempotency_at, n, buys, u, s)
 
 local replies, events, event_count, writes = {}, {}, 0, {}
-local changed_products, changed_carts, holds = {}, {}, {}
+local changed_carts, taken, holds = {}, {}, {}
 local expires_ms = door.now_ms + hold_ms
 
-local function reserve(i, user, order_id, operation, packed_lines)
-    local lines = cmsgpack.unpack(packed_lines)
-    local cart_key, rest = cart_of[i], nil
+local function reserve(i, operation, packed_lines, first, last)
+    local user, cart_key, rest = who[i], cart_of[i], nil
     if not balances[user] then return pack(USER_NOT_FOUND) end
     if cart_key then
-        if #lines == 0 then return pack(CART_EMPTY) end
-        rest = without(carts[cart_key], lines)
+        if last < first then return pack(CART_EMPTY) end
+        rest = without(carts[cart_key], cmsgpack.unpack(packed_lines))
         if not rest then return pack(CART_CHANGED) end
     end
-    local refusal, total, line_prices = price_lines(lines, stocks, prices)
+    local refusal, total, line_prices = price_lines(what, first, last, products, stocks, prices)
     if refusal then return refusal end
 
-    local stocks_after = move(lines, -1, stocks, changed_products)
+    local stocks_after = take_lines(what, first, last, stocks, taken)
     local outcome = pack(door.now_ms, total, line_prices)
-    local record = RECORD_HEAD .. pack(user) .. outcome .. packed_lines .. pack(expires_ms) .. HISTORY
+    local record = RECORD_HEAD .. packed_user(operation) .. outcome .. packed_lines .. pack(expires_ms) .. HISTORY
     local w, h = #writes, #holds
     writes[w + 1], writes[w + 2] = KEYS[order_at + i], record
-    holds[h + 1], holds[h + 2] = expires_ms, order_id
-    events[#events + 1] = stepped(operation, user, record, BALANCE_UNTOUCHED, stocks_after)
+    holds[h + 1], holds[h + 2] = expires_ms, order_id(operation)
+    events[#events + 1] = stepped(operation, users[user], record, BALANCE_UNTOUCHED, stocks_after)
     event_count = event_count + 1
     if cart_key then
         carts[cart_key] = rest
         changed_carts[cart_key] = true
-        events[#events + 1] = carted(user, '', '', door.now_ms, close_cart(rest), '')
+        events[#events + 1] = carted(users[user], '', '', door.now_ms, close_cart(rest), '')
         event_count = event_count + 1
     end
     return OK_HEAD .. outcome, true
 end
 
+local lines_end = 0 -- of the operation before, in what
 for i = 1, n do
-    local operation = ARGV[2 + i]
-    local user, order_id, _, fingerprint = cmsgpack.unpack(operation)
-    local record_key = KEYS[idempotency_at + i]
+    local operation, record_key = ARGV[2 + i], KEYS[idempotency_at + i]
+    local first = lines_end + 2
+    lines_end = first - 1 + 2 * what[lines_end + 1]
     local record = records[record_key]
     if record then
-        if sub(record, 1, 16) == fingerprint then
+        if sub(record, 1, 16) == fingerprint(operation) then
             replies[i] = pack(REPLAY, sub(record, 17, 24))
         else
             replies[i] = pack(KEY_REUSED)
@@ -109,19 +110,20 @@ for i = 1, n do
     elseif door.backlog_full then
         replies[i] = pack(BACKLOG)
     else
-        local reply, done = reserve(i, user, order_id, operation, ARGV[2 + n + i])
+        local reply, done = reserve(i, operation, ARGV[2 + n + i], first, lines_end)
         replies[i] = reply
         if done then
-            records[record_key] = fingerprint .. order_id
+            record = fingerprint(operation) .. order_id(operation)
+            records[record_key] = record
             local w = #writes
-            writes[w + 1], writes[w + 2] = record_key, records[record_key]
+            writes[w + 1], writes[w + 2] = record_key, record
         end
     end
 end
 
 if event_count > 0 then
     emit(door, events, event_count)
-    put_changed(stock_at, products, stocks, changed_products, writes)
+    put_indexed(stock_at, stocks, taken, writes)
     put_carts(carts, changed_carts, writes)
     put(writes)
     redis.call('ZADD', KEYS[3], unpack(holds))

@@ -23,6 +23,8 @@ local token, n, counts = cmsgpack.unpack(ARGV[1])
 local m = redis.call('HMGET', KEYS[1], 'repair', 'epoch')
 if m[1] ~= token or m[2] then return 0 end
 
+local plain_at, many_at = 1, 1 + n
+
 for from = 1, n, UNPACK_MAX / 2 do
     local writes = {}
     for i = from, math.min(from + UNPACK_MAX / 2 - 1, n) do
@@ -31,7 +33,6 @@ for from = 1, n, UNPACK_MAX / 2 do
     end
     redis.call('MSET', unpack(writes))
 end
-local plain_at, many_at = 1, 1 + n
 local before = 1 + n
 for i = 1, #counts do
     local count = math.abs(counts[i])

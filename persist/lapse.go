@@ -77,7 +77,6 @@ func (l *lapse) step(ctx context.Context, conn *pgxpool.Conn, at checkpoint) err
 			}
 		}
 		if !last.Before(over) || entries[i].Last.Compare(at.Position) > 0 {
-			l.due = time.Now().Add(max(0, last.Sub(over)) + books.keep.lapsed)
 			break
 		}
 		if len(gone) > 0 && len(gone)+len(events) > lapseEventsMax {

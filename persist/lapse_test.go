@@ -39,7 +39,6 @@ func awaitForgotten(t *testing.T, s *shoptest.Shop, user int64, keys ...string) 
 func TestLapse_RecordsLeaveAfter25HoursAndNoneBefore(t *testing.T) {
 	persist.LapseEvery(t, 0)
 	s, _ := start(t, shop.Config{})
-	defer s.Engine.SetClockOffset(0)
 	user, product := s.User(1_000_000), s.Product(3, 1000)
 	var old []string
 	for n := range 100 {
@@ -78,8 +77,9 @@ func TestLapse_RecordsLeaveAfter25HoursAndNoneBefore(t *testing.T) {
 	s.Reopen()
 	s.Engine.SetClockOffset(27*time.Hour + time.Minute)
 	awaitForgotten(t, s, user, "young", "young too")
+	meta := s.Engine.Keys().Meta(0)
 	s.Stop()
-	if n, err := s.Redis.HDel(t.Context(), s.Engine.Keys().Meta(0), "lapsed_epoch", "lapsed_seq").Result(); err != nil || n != 2 {
+	if n, err := s.Redis.HDel(t.Context(), meta, "lapsed_epoch", "lapsed_seq").Result(); err != nil || n != 2 {
 		t.Fatalf("the mark has %d fields, %v", n, err)
 	}
 	s.Reopen()

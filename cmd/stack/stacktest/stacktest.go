@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,9 +19,15 @@ const waitMax = time.Minute
 // Dir returns a data directory for one test, removed when the test ends. Other
 // than below t.TempDir, which is closed to other users, PostgreSQL's own user can
 // reach it when the tests run as root.
+//
+// It lies in memory where that has room: a stack has a thousand small files, and
+// ext4 searches for ever longer where it made and removed so many of them just
+// before. No test can tell, for what a server has written outlives its kill
+// anywhere. A benchmark is about disks and runs on one, as does all where TMPDIR
+// names a place.
 func Dir(t testing.TB) string {
 	t.Helper()
-	parent, err := os.MkdirTemp("", "stampede-test-*")
+	parent, err := os.MkdirTemp(below(t), "stampede-test-*")
 	if err != nil {
 		t.Fatalf("make a data directory: %v", err)
 	}
@@ -37,6 +44,24 @@ func Dir(t testing.TB) string {
 		}
 	})
 	return dir
+}
+
+const (
+	memory    = "/dev/shm"
+	memoryMin = 4 << 30 // bytes free: many times what the tests of a run hold at once
+)
+
+// below is the directory for data directories; empty stands for os.TempDir.
+func below(t testing.TB) string {
+	_, benchmark := t.(*testing.B)
+	if benchmark || os.Getenv("TMPDIR") != "" || os.Getenv("STAMPEDE_TEST_LONG") != "" {
+		return ""
+	}
+	var room syscall.Statfs_t
+	if err := syscall.Statfs(memory, &room); err != nil || room.Bavail*uint64(room.Bsize) < memoryMin {
+		return ""
+	}
+	return memory
 }
 
 // Start runs a stack until the test ends. Options.DataDir and Options.Log may be

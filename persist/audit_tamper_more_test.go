@@ -99,7 +99,7 @@ func TestAudit_FindsTamperingWithKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Written()
-	awaitSynced(t, s)
+	awaitSynced(t, conn)
 	keys, ctx := s.Engine.Keys(), t.Context()
 	set := func(key, value string) func(*testing.T, *shoptest.Shop, *pgx.Conn) func() {
 		return inRedis(key, func(p redis.Pipeliner) { p.Set(ctx, key, value, 0) })
@@ -151,9 +151,8 @@ func TestAudit_FindsTamperingWithKeys(t *testing.T) {
 }
 
 // awaitSynced waits until the books know that Redis has every user and product.
-func awaitSynced(t *testing.T, s *shoptest.Shop) {
+func awaitSynced(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
-	conn := connect(t, s)
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if number(t, conn, "SELECT (SELECT count(*) FROM users WHERE NOT in_redis) + (SELECT count(*) FROM products WHERE NOT in_redis)") == 0 {
 			return
@@ -165,6 +164,7 @@ func awaitSynced(t *testing.T, s *shoptest.Shop) {
 }
 
 func TestAudit_SummaryTellsWhatWasChecked(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, shop.Config{Hold: shortHold})
 	kinds(t, s, func() {})
 	s.Written()

@@ -64,13 +64,9 @@ func TestAudit_FindsTampering(t *testing.T) {
 // The same for what orders go through, carts, and what Redis holds of them.
 func TestAudit_FindsTamperingWithStepsAndCarts(t *testing.T) {
 	s, conn := start(t, shop.Config{Hold: shortHold})
-	orders := kinds(t, s, func() {})
-	expire(t, s, orders["pending"])
-	write(t, s) // from here on holds last
-	user := orders["paid"].UserID
-	a := orders["paid"].Items[1].ProductID
-	pending := reserve(t, s, user, "holds on", line(a, 3), line(orders["paid"].Items[0].ProductID, 1))
-	addToCart(t, s, user, a, 5)
+	orders := lasting(t, s)
+	user, pending := orders["paid"].UserID, orders["pending"]
+	addToCart(t, s, user, orders["paid"].Items[1].ProductID, 5)
 	s.Written()
 	auditClean(t, s)
 	putBack := keepAside(t, conn)

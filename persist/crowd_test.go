@@ -15,6 +15,7 @@ import (
 )
 
 func TestSale_CrowdOnOneProductClosesTheBooks(t *testing.T) {
+	t.Parallel()
 	const buyers, attempts, units = 200, 50, 500
 	s, conn := start(t, shop.Config{})
 	product := s.Product(100, units)
@@ -73,7 +74,7 @@ func TestAudit_OfARunningShopRaisesNoFalseAlarm(t *testing.T) {
 			}
 			stop := busy(t, s.Shop, users, products, uint64(partitions))
 			for range 2 {
-				time.Sleep(100 * time.Millisecond)
+				awaitEvents(t, s.Shop, 200)
 				auditClean(t, s)
 			}
 			stop()

@@ -58,6 +58,7 @@ func awaitOpen(t *testing.T, s *shoptest.Shop) {
 }
 
 func TestDoor_TailCutOffIsReplayedFromTheJournal(t *testing.T) {
+	t.Parallel()
 	s, conn := start(t, shop.Config{})
 	user, product := s.User(1_000_000), s.Product(100, 1000)
 	var orders []engine.Order
@@ -98,6 +99,7 @@ func TestDoor_TailCutOffIsReplayedFromTheJournal(t *testing.T) {
 }
 
 func TestDoor_LossBeforeTheWriterIsGoneForGood(t *testing.T) {
+	t.Parallel()
 	// Without a writer Postgres knows nothing of the orders; the cut takes the last ones for good, and nothing else.
 	s, _ := start(t, shop.Config{NoWriter: true})
 	user, product := s.User(1_000_000), s.Product(100, 1000)
@@ -127,6 +129,7 @@ func TestDoor_LossBeforeTheWriterIsGoneForGood(t *testing.T) {
 }
 
 func TestDoor_RestartWithoutLossStartsAnEpochAndLosesNothing(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, shop.Config{})
 	user, product := s.User(1_000_000), s.Product(100, 1000)
 	place(t, s, user, "a", line(product, 2))
@@ -188,6 +191,7 @@ func replica(t *testing.T, s *shoptest.Shop) (server *stack.Stack, client redis.
 
 // A first replica gives its master a new replication id: the door shuts, and opens again in the same epoch.
 func TestDoor_FirstReplicaIsAFalseAlarm(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, shop.Config{})
 	user, product := s.User(1_000_000), s.Product(100, 1000)
 	before, err := s.Engine.Look(t.Context(), 0)
@@ -232,6 +236,7 @@ func TestDoor_FirstReplicaIsAFalseAlarm(t *testing.T) {
 }
 
 func TestDoor_WriterFollowsThroughEpochsItSlept(t *testing.T) {
+	t.Parallel()
 	s, conn := start(t, shop.Config{NoWriter: true})
 	user, product := s.User(1_000_000), s.Product(100, 1000)
 	place(t, s, user, "epoch 1", line(product, 1))
@@ -256,6 +261,7 @@ func TestDoor_WriterFollowsThroughEpochsItSlept(t *testing.T) {
 }
 
 func TestDoor_OldDumpIsBroughtForwardThroughEpochs(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, shop.Config{})
 	user, product := s.User(1_000_000), s.Product(100, 1000)
 	old := filepath.Join(t.TempDir(), "old")
@@ -291,6 +297,7 @@ func TestDoor_OldDumpIsBroughtForwardThroughEpochs(t *testing.T) {
 
 // Repairs that are cut off at random, by several processes at once: whatever they leave behind, the next one opens.
 func TestDoor_RepairsThatDieLeaveNothingBroken(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, shop.Config{})
 	other := s.Open()
 	user, product := s.User(1_000_000), s.Product(100, 1000)
@@ -337,6 +344,7 @@ func TestDoor_RepairsThatDieLeaveNothingBroken(t *testing.T) {
 }
 
 func TestDoor_EmptiedRedisSellsNothingAndNamesTheWayOut(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, shop.Config{})
 	user, product := s.User(1_000_000), s.Product(100, 1000)
 	place(t, s, user, "a", line(product, 2))

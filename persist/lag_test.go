@@ -31,6 +31,7 @@ func charge(t *testing.T, s *shoptest.Shop, user int64, key string) (replayed bo
 }
 
 func TestLag_CountsEventsAndTellsTheAgeOfTheOldest(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, shop.Config{NoWriter: true, Partitions: 3, BacklogCap: 10_000})
 	if lag := lagOf(t, s); lag != (persist.Lag{}) {
 		t.Errorf("lag of a shop without an event: %+v", lag)
@@ -79,6 +80,7 @@ func TestLag_CountsEventsAndTellsTheAgeOfTheOldest(t *testing.T) {
 
 // An event that cannot be read has no age, and counts all the same.
 func TestLag_OfAnUnreadableEventHasNoAge(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, shop.Config{NoWriter: true})
 	user := s.User(1)
 	key := s.Engine.Keys().Events(0)
@@ -95,6 +97,7 @@ func TestLag_OfAnUnreadableEventHasNoAge(t *testing.T) {
 
 // Whoever asks sees what was answered before, however many ask at once.
 func TestLag_SharedMeasurementBeganAfterEachCallerCame(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, shop.Config{NoWriter: true})
 	var all sync.WaitGroup
 	for range 8 {

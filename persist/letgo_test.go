@@ -136,7 +136,7 @@ func TestLetGo_MarkInsideOfAnEntry(t *testing.T) {
 		users = append(users, s.User(1_000_000))
 	}
 	stop := load(t, s.Engine.Place, users, product)
-	time.Sleep(300 * time.Millisecond)
+	awaitEvents(t, s.Shop, 1000)
 	stop()
 	s.Written()
 	inside := false
@@ -331,7 +331,7 @@ func TestRestore_EqualsWhatStoodInRedis(t *testing.T) {
 			s.Reopen()
 			auditClean(t, s)
 			stop = busy(t, s.Shop, users, products, 4)
-			time.Sleep(300 * time.Millisecond)
+			awaitEvents(t, s.Shop, 100)
 			stop()
 			s.Written()
 			auditClean(t, s)

@@ -97,6 +97,28 @@ func line(product, quantity int64) engine.Line {
 	return engine.Line{ProductID: product, Quantity: quantity}
 }
 
+// breath is what callers in a loop leave between two calls: about what a call takes where Redis writes to a disk. Without
+// it two of them keep a small machine busy, and what a test waits for comes no sooner.
+const breath = 2 * time.Millisecond
+
+// awaitEvents waits until partition 0 has so many events more.
+func awaitEvents(t *testing.T, s *shop.Shop, more int64) {
+	t.Helper()
+	var enough int64
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		v, err := s.Engine.Look(t.Context(), 0)
+		if err == nil && enough == 0 {
+			enough = v.Events() + more
+		}
+		if err == nil && v.Events() >= enough {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d events, %d are to come: %v", v.Events(), enough, err)
+		}
+	}
+}
+
 // load places one-unit orders from several buyers until stop is called, which returns the acknowledged orders and the
 // requests whose outcome is open.
 func load(t *testing.T, place func(ctx context.Context, r engine.PlaceRequest) (engine.Order, bool, error), users []int64, product int64) (stop func() (acknowledged map[int64]engine.PlaceRequest, open []engine.PlaceRequest)) {
@@ -123,9 +145,7 @@ func load(t *testing.T, place func(ctx context.Context, r engine.PlaceRequest) (
 					open = append(open, r)
 				}
 				mu.Unlock()
-				if err != nil {
-					time.Sleep(5 * time.Millisecond)
-				}
+				time.Sleep(breath)
 			}
 		})
 	}

@@ -10,6 +10,7 @@ import (
 
 // Books of the first version are brought forward: the lines of their orders are numbered as they were placed.
 func TestMigration_BooksOfTheFirstVersionGoOn(t *testing.T) {
+	t.Parallel()
 	s, conn := start(t, shop.Config{})
 	user := s.User(1_000_000)
 	var products []int64

@@ -14,6 +14,7 @@ import (
 )
 
 func TestOrders_NewestFirstPageByPage(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, shop.Config{Hold: shortHold})
 	other, product := s.User(1000), s.Product(1, 1000)
 	all := kinds(t, s, func() {})
@@ -57,6 +58,7 @@ func TestOrders_NewestFirstPageByPage(t *testing.T) {
 
 // However many ask while the shop sells, each sees what was answered before.
 func TestOrders_ShowWhatWasAnsweredBefore(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, shop.Config{})
 	product := s.Product(1, 1_000_000)
 	var all sync.WaitGroup
@@ -105,6 +107,7 @@ func TestOrders_WriterThatIsBehindIsSaidInTime(t *testing.T) {
 
 // After a repair the epoch has no event yet: nothing is missing in the books all the same.
 func TestOrders_InAnEpochWithoutEvents(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, shop.Config{})
 	user, product := s.User(1000), s.Product(1, 100)
 	order := place(t, s, user, "k", line(product, 1))

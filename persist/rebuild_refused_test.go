@@ -14,9 +14,10 @@ import (
 )
 
 func TestRebuild_OfAnEmptyJournal(t *testing.T) {
+	t.Parallel()
 	s, conn := start(t, shop.Config{Partitions: 2})
 	user := s.User(0)
-	before := dumpTables(t, conn)
+	before := dumpWritten(t, s, conn)
 	exec(t, conn, "UPDATE users SET balance = 5 WHERE id = $1", user)
 	exec(t, conn, "INSERT INTO orders VALUES (7, $1, 'SUCCESS', 5, now(), now())", user)
 	if done := rebuild(t, s); done.Events != 0 || done.Partitions != 2 {
@@ -46,6 +47,7 @@ func TestRebuild_OneAtATime(t *testing.T) {
 
 // What the journal lacks is told nowhere but by the tables.
 func TestRebuild_RefusesAJournalWithGaps(t *testing.T) {
+	t.Parallel()
 	for _, deleted := range []string{"max(last_seq)", "min(last_seq)", "min(last_seq) + 1"} {
 		s, conn := start(t, shop.Config{})
 		user := s.User(1000)
@@ -96,6 +98,7 @@ func TestRebuild_RefusesWhatItMayNotOrCannotDo(t *testing.T) {
 
 // Events of which nothing can be derived go into quarantine, and leave it when it can.
 func TestRebuild_Quarantine(t *testing.T) {
+	t.Parallel()
 	s, conn := start(t, shop.Config{})
 	user, product := s.User(1000), s.Product(1, 100)
 	restock := func(units int64, reason string) {
@@ -110,8 +113,7 @@ func TestRebuild_Quarantine(t *testing.T) {
 	s.Written()
 	restock(7, "bad")
 	place(t, s, user, "order", line(product, 3))
-	s.Written()
-	before := dumpTables(t, conn)
+	before := dumpWritten(t, s, conn)
 
 	// A rule that one of the rows breaks, and an entry that cannot be read.
 	exec(t, conn, "ALTER TABLE stock_ledger ADD CONSTRAINT no_bad CHECK (reason <> 'bad') NOT VALID")

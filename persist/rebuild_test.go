@@ -36,6 +36,14 @@ func dumpTables(t *testing.T, conn *pgx.Conn) map[string]string {
 	return all
 }
 
+// dumpWritten is dumpTables once nothing is on its way into them any more.
+func dumpWritten(t *testing.T, s *shoptest.Shop, conn *pgx.Conn) map[string]string {
+	t.Helper()
+	s.Written()
+	awaitSynced(t, conn)
+	return dumpTables(t, conn)
+}
+
 func wantTables(t *testing.T, conn *pgx.Conn, want map[string]string) {
 	t.Helper()
 	for table, got := range dumpTables(t, conn) {
@@ -100,9 +108,8 @@ func spoil(t *testing.T, conn *pgx.Conn) {
 func TestRebuild_MakesTheSameRowsAgain(t *testing.T) {
 	t.Parallel()
 	s, conn := start(t, shop.Config{Hold: shortHold})
-	kinds(t, s, func() {})
-	s.Written()
-	before := dumpTables(t, conn)
+	lasting(t, s)
+	before := dumpWritten(t, s, conn)
 	for _, table := range rebuild(t, s).Tables {
 		if table.Missing+table.Different+table.Surplus != 0 {
 			t.Errorf("a rebuild of good books finds %+v", table)
@@ -141,7 +148,7 @@ func TestRebuild_OfEmptiedTables(t *testing.T) {
 	}
 	for seed := range uint64(2) {
 		stop := busy(t, s.Shop, users, products, seed)
-		time.Sleep(500 * time.Millisecond)
+		awaitEvents(t, s.Shop, 200)
 		stop()
 		s.Written()
 		s.Stop()
@@ -155,7 +162,7 @@ func TestRebuild_OfEmptiedTables(t *testing.T) {
 	if epochs := number(t, conn, "SELECT count(DISTINCT epoch) FROM events"); epochs < 2 {
 		t.Errorf("%d epochs: nothing to test", epochs)
 	}
-	before := dumpTables(t, conn)
+	before := dumpWritten(t, s, conn)
 	exec(t, conn, "TRUNCATE "+strings.Join(derivedTables[:9], ", "))
 	exec(t, conn, "UPDATE users SET balance = 0")
 	exec(t, conn, "UPDATE products SET stock = 0")
@@ -236,9 +243,8 @@ func TestRebuild_BesideARunningShop(t *testing.T) {
 func TestRebuild_CutShortChangesNothing(t *testing.T) {
 	t.Parallel()
 	s, conn := start(t, shop.Config{Hold: shortHold})
-	kinds(t, s, func() {})
-	s.Written()
-	good := dumpTables(t, conn)
+	lasting(t, s)
+	good := dumpWritten(t, s, conn)
 	spoil(t, conn)
 	spoiled := dumpTables(t, conn)
 	for _, at := range []struct {

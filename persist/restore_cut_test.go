@@ -17,10 +17,11 @@ import (
 
 // Restores are cut short at random, some by the death of Redis or Postgres: the one that ends has built everything.
 func TestRestore_CutShortAnywhereIsTakenUp(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, shop.Config{Partitions: 3, Hold: time.Hour})
 	users, products := s.Users(40, 10_000), []int64{s.Product(3, 100_000), s.Product(5, 40), s.Product(7, 100_000)}
 	stop := busy(t, s.Shop, users, products, 5)
-	time.Sleep(500 * time.Millisecond)
+	awaitEvents(t, s.Shop, 500)
 	stop()
 	s.Written()
 	before := holdings(t, s)
@@ -60,7 +61,7 @@ func TestRestore_CutShortAnywhereIsTakenUp(t *testing.T) {
 	s.Reopen()
 	auditClean(t, s)
 	stop = busy(t, s.Shop, users, products, 6)
-	time.Sleep(200 * time.Millisecond)
+	awaitEvents(t, s.Shop, 100)
 	stop()
 	s.Written()
 	auditClean(t, s)
@@ -106,6 +107,7 @@ func half(t *testing.T, s *shoptest.Shop) {
 }
 
 func TestRestore_HalfOfOneSellsNothing(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, shop.Config{Partitions: 2})
 	user, product := s.User(1000), s.Product(1, 100)
 	s.Written()

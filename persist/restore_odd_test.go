@@ -16,6 +16,7 @@ import (
 
 // Each flushes the Redis of the same shop and leaves it selling again.
 func TestRestore_OfOddRemains(t *testing.T) {
+	t.Parallel()
 	s, conn := start(t, shop.Config{Hold: time.Hour})
 	user, product := s.User(1000), s.Product(3, 100)
 	place(t, s, user, "a", line(product, 2))

@@ -99,6 +99,7 @@ func everything(t *testing.T, s *shoptest.Shop) deeds {
 func answer[T any](a T, replayed bool, err error) (any, bool, error) { return a, replayed, err }
 
 func TestRestore_BringsBackWhatAFlushTook(t *testing.T) {
+	t.Parallel()
 	s, conn := start(t, shop.Config{Hold: shortHold})
 	deeds := everything(t, s)
 	answers := map[string]string{}
@@ -237,6 +238,7 @@ func dump(t *testing.T, s *shoptest.Shop) map[string]string {
 }
 
 func TestBind_RefusesWhatDoesNotBelongTogether(t *testing.T) {
+	t.Parallel()
 	s, conn := start(t, shop.Config{Partitions: 2})
 	s.Stop()
 	c := shop.Config{Redis: engine.Redis{URL: s.Stack.RedisURL()}, PostgresURL: s.Stack.PostgresURL(), Partitions: 3}

@@ -35,6 +35,7 @@ func began(t *testing.T, s *shoptest.Shop, offset time.Duration) {
 
 // Of a journal of many epochs only the end is read: what still lives.
 func TestRestore_ReadsTheEndOfALongJournal(t *testing.T) {
+	t.Parallel()
 	s, conn := start(t, shop.Config{Hold: time.Hour})
 	began(t, s, -100*time.Hour)
 	s.Engine.SetClockOffset(-100 * time.Hour)
@@ -84,6 +85,7 @@ func TestRestore_ReadsTheEndOfALongJournal(t *testing.T) {
 }
 
 func TestRestore_OfBooksThatAreOlderThanTheWindow(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, shop.Config{Hold: time.Hour})
 	began(t, s, -100*time.Hour)
 	s.Engine.SetClockOffset(-100 * time.Hour)

@@ -103,7 +103,7 @@ func TestSampler_FindsTampering(t *testing.T) {
 	held := reserve(t, s, user, "a hold", line(product, 1))
 	addToCart(t, s, user, product, 3)
 	s.Written()
-	awaitSynced(t, s)
+	awaitSynced(t, conn)
 	awaitSamples(t, registry, 3)
 	if found := log.naming(""); len(found) > 0 || measured(t, registry, "stampede_audit_violations") != 0 {
 		t.Fatalf("alarms before anything was tampered with: %v", found)

@@ -94,6 +94,17 @@ func kinds(t *testing.T, s *shoptest.Shop, between func()) map[string]engine.Ord
 	return all
 }
 
+// lasting is kinds with nothing that changes by itself any more: the order that is pending holds on for an hour.
+func lasting(t *testing.T, s *shoptest.Shop) map[string]engine.Order {
+	t.Helper()
+	all := kinds(t, s, func() {})
+	expire(t, s, all["pending"])
+	write(t, s)
+	paid := all["paid"]
+	all["pending"] = reserve(t, s, paid.UserID, "holds on", line(paid.Items[1].ProductID, 3), line(paid.Items[0].ProductID, 1))
+	return all
+}
+
 // expire waits until an order has expired.
 func expire(t *testing.T, s *shoptest.Shop, order engine.Order) engine.Order {
 	t.Helper()
@@ -142,6 +153,7 @@ func busy(t *testing.T, s *shop.Shop, users, products []int64, seed uint64) (sto
 			var open []int64
 			for i := 0; ctx.Err() == nil; i++ {
 				open = anything(s.Engine, random, user, products, open, fmt.Sprintf("%d-%d-%d", seed, n, i))
+				time.Sleep(breath)
 			}
 		})
 	}
@@ -193,6 +205,7 @@ func anything(e *engine.Engine, random *rand.Rand, user int64, products, open []
 }
 
 func TestWriter_DerivesEveryKindOfOrder(t *testing.T) {
+	t.Parallel()
 	for _, together := range []bool{true, false} {
 		t.Run(fmt.Sprintf("in one transaction=%v", together), func(t *testing.T) {
 			s, conn := start(t, shop.Config{NoWriter: together, Hold: shortHold})
@@ -236,6 +249,7 @@ func TestWriter_DerivesEveryKindOfOrder(t *testing.T) {
 }
 
 func TestOrder_OfTheBooksThatIsNoneIsNotFound(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, shop.Config{})
 	if _, err := s.Books.Order(t.Context(), 77); !errors.Is(err, engine.ErrOrderNotFound) {
 		t.Errorf("an order that was never placed: %v", err)

@@ -166,7 +166,7 @@ func TestWriter_PostgresGoneCostsLagNotOrders(t *testing.T) {
 	s, _ := start(t, shop.Config{})
 	users, product := []int64{s.User(1_000_000), s.User(1_000_000)}, s.Product(1, 100_000)
 	stop := load(t, s.Engine.Place, users, product)
-	time.Sleep(200 * time.Millisecond)
+	awaitEvents(t, s.Shop, 50)
 	if err := s.Stack.Postgres().HaltNow(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -237,17 +237,7 @@ func TestWriter_TrimsBehindTheCheckpoint(t *testing.T) {
 		users = append(users, s.User(1_000_000))
 	}
 	stop := load(t, s.Engine.Place, users, product)
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		v, err := s.Engine.Look(t.Context(), 0)
-		if err == nil && v.Events() > 14_000 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("only %d events: %v", v.Events(), err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	awaitEvents(t, s.Shop, 14_000)
 	stop()
 	s.Written()
 	place(t, s, users[0], "last", line(product, 1))

@@ -28,7 +28,7 @@ import (
 var long = os.Getenv("STAMPEDE_TEST_LONG") != ""
 
 // rapidChecks is how many random runs a property gets in the short tests.
-const rapidChecks = 40
+const rapidChecks = 25
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 	if !isSet("rapid.checks") {
 		checks := rapidChecks
 		if long {
-			checks *= 50
+			checks *= 80
 		}
 		mustSet("rapid.checks", strconv.Itoa(checks))
 	}

@@ -44,7 +44,8 @@ func TestRefund_OfAnOrderThatRedisHasLetGoHappensOnce(t *testing.T) {
 	a.product, a.users = a.Product(archivePrice, archiveStock), a.Users(archiveUsers, archiveBalance)
 	a.place(archiveWave)
 	gone := a.awaitLetGo(4 * archiveRaced)
-	a.checkReadable(gone)
+	read := gone[:counted(4*archiveRaced, len(gone))]
+	a.checkReadable(read)
 
 	a.raceRefunds(gone[:archiveRaced])
 	a.checkBooks()
@@ -75,7 +76,7 @@ func TestRefund_OfAnOrderThatRedisHasLetGoHappensOnce(t *testing.T) {
 	a.audited()
 	a.restore() // now all of them stand in Postgres alone
 	a.refuseMore(gone[:archiveRaced])
-	a.checkReadable(gone)
+	a.checkReadable(read)
 	a.checkBooks()
 	a.audited()
 }

@@ -165,6 +165,7 @@ func TestHealth_SaysWhyTheWriterDoesNotGoOn(t *testing.T) {
 		t.Errorf("lag %d events, %v s, want 1 and some", found.LagEvents, found.LagSeconds)
 	}
 	rename("hidden", "balance_ledger")
+	s.Written()
 	if found := awaitParts(t, h); found.LagEvents != 0 || found.LagSeconds != 0 {
 		t.Errorf("lag after it went on: %+v", found)
 	}

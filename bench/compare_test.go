@@ -8,13 +8,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"stampede/cmd/stack/stacktest"
 )
 
 func TestCompare_MeasuresEveryRowAndLeavesNothing(t *testing.T) {
-	tmp := t.TempDir()
-	if err := os.Chmod(filepath.Dir(tmp), 0o711); err != nil { // for PostgreSQL's own user
-		t.Fatal(err)
-	}
+	tmp := stacktest.Temp(t)
 	t.Setenv("TMPDIR", tmp)
 	// The memory has a test of its own.
 	only := slices.DeleteFunc(rowNames(), func(name string) bool { return name == rowMemory })

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +8,7 @@ import (
 
 	"stampede/bench/load"
 	"stampede/bench/result"
+	"stampede/cmd/stack/stacktest"
 )
 
 // small is a load test that is over soon.
@@ -24,10 +23,7 @@ func small(t *testing.T) loading {
 }
 
 func TestLoad_EveryScenarioOnAPrivateStack(t *testing.T) {
-	tmp := t.TempDir()
-	if err := os.Chmod(filepath.Dir(tmp), 0o711); err != nil { // for PostgreSQL's own user
-		t.Fatal(err)
-	}
+	tmp := stacktest.Temp(t)
 	t.Setenv("TMPDIR", tmp)
 	w, err := newWorkspace()
 	if err != nil {

@@ -2,15 +2,13 @@ package main
 
 import (
 	"os"
-	"path/filepath"
 	"testing"
+
+	"stampede/cmd/stack/stacktest"
 )
 
 func TestMemory_MeasuresAShopAndLeavesNothing(t *testing.T) {
-	tmp := t.TempDir()
-	if err := os.Chmod(filepath.Dir(tmp), 0o711); err != nil { // for PostgreSQL's own user
-		t.Fatal(err)
-	}
+	tmp := stacktest.Temp(t)
 	t.Setenv("TMPDIR", tmp)
 	m := memory{
 		orders: 2000, users: 500, settled: 500, connections: 16,

@@ -9,17 +9,16 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"stampede/cmd/stack/stacktest"
 )
 
 func TestProfile_RecordsASaleAndLeavesOnlyTheProfiles(t *testing.T) {
-	tmp := t.TempDir()
-	if err := os.Chmod(filepath.Dir(tmp), 0o711); err != nil { // for PostgreSQL's own user
-		t.Fatal(err)
-	}
+	tmp, folder := stacktest.Temp(t), filepath.Join(t.TempDir(), "profiles")
 	t.Setenv("TMPDIR", tmp)
 	var out bytes.Buffer
 	p := profiling{
-		connections: 16, users: 20, warmUp: 100 * time.Millisecond, seconds: 1, folder: filepath.Join(t.TempDir(), "profiles"),
+		connections: 16, users: 20, warmUp: 100 * time.Millisecond, seconds: 1, folder: folder,
 		binary: buildStampede(t), console: console{out: &out, progress: t.Output()},
 	}
 	if err := p.run(t.Context()); err != nil {

@@ -2,16 +2,14 @@ package main
 
 import (
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
+
+	"stampede/cmd/stack/stacktest"
 )
 
 func TestSmoke_MeasuresAShopAndLeavesNothing(t *testing.T) {
-	tmp := t.TempDir()
-	if err := os.Chmod(filepath.Dir(tmp), 0o711); err != nil { // for PostgreSQL's own user
-		t.Fatal(err)
-	}
+	tmp := stacktest.Temp(t)
 	t.Setenv("TMPDIR", tmp)
 	s := smoke{
 		connections: 16, users: 20, products: 2,

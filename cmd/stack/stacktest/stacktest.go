@@ -16,31 +16,40 @@ import (
 // waitMax bounds the start, and the stop after a test.
 const waitMax = time.Minute
 
-// Dir returns a data directory for one test, removed when the test ends. Other
-// than below t.TempDir, which is closed to other users, PostgreSQL's own user can
-// reach it when the tests run as root.
+// Dir returns a data directory for one test, removed when the test ends, in a Temp
+// of its own.
+func Dir(t testing.TB) string {
+	t.Helper()
+	dir := filepath.Join(Temp(t), "data")
+	t.Cleanup(func() {
+		if err := stack.Remove(dir); err != nil {
+			t.Errorf("remove the data directory: %v", err)
+		}
+	})
+	return dir
+}
+
+// Temp returns an empty directory for one test, removed when the test ends. Other
+// than t.TempDir, which is closed to other users, PostgreSQL's own user can pass it
+// when the tests run as root.
 //
 // It lies in memory where that has room: a stack has a thousand small files, and
 // ext4 searches for ever longer where it made and removed so many of them just
 // before. No test can tell, for what a server has written outlives its kill
 // anywhere. A benchmark is about disks and runs on one, as does all where TMPDIR
 // names a place.
-func Dir(t testing.TB) string {
+func Temp(t testing.TB) string {
 	t.Helper()
-	parent, err := os.MkdirTemp(below(t), "stampede-test-*")
+	dir, err := os.MkdirTemp(below(t), "stampede-test-*")
 	if err != nil {
-		t.Fatalf("make a data directory: %v", err)
+		t.Fatalf("make a directory: %v", err)
 	}
-	if err := os.Chmod(parent, 0o711); err != nil {
-		t.Fatalf("open the data directory to PostgreSQL: %v", err)
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatalf("open the directory to PostgreSQL: %v", err)
 	}
-	dir := filepath.Join(parent, "data")
 	t.Cleanup(func() {
-		if err := stack.Remove(dir); err != nil {
-			t.Errorf("remove the data directory: %v", err)
-		}
-		if err := os.RemoveAll(parent); err != nil {
-			t.Errorf("remove the data directory: %v", err)
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("remove the directory: %v", err)
 		}
 	})
 	return dir
@@ -51,7 +60,7 @@ const (
 	memoryMin = 4 << 30 // bytes free: many times what the tests of a run hold at once
 )
 
-// below is the directory for data directories; empty stands for os.TempDir.
+// below is where a Temp lies; empty stands for os.TempDir.
 func below(t testing.TB) string {
 	_, benchmark := t.(*testing.B)
 	if benchmark || os.Getenv("TMPDIR") != "" || os.Getenv("STAMPEDE_TEST_LONG") != "" {

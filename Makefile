@@ -26,8 +26,9 @@ export GOFLAGS := $(strip $(filter-out -buildvcs=%,$(shell go env GOFLAGS 2>/dev
 # Where `go install` puts tools, so that they are found without a word about PATH.
 TOOLBIN = $(shell .make/tools --bindir)
 
-# Packages start their own Redis and Postgres: two of them at a time are enough for a small machine.
-GOTEST = CGO_ENABLED=1 go test -race -count=1 -p 2
+# Packages start their own Redis and Postgres: two of them at a time are enough for a small machine. Under the race
+# detector each would sleep for a second before it exits.
+GOTEST = CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 go test -race -count=1 -p 2
 # Benchmarks of the hot path. A rebuild and a restore take longer, and have figures of their own.
 MICRO = -run '^$$' -bench . -skip 'Rebuild|Restore' ./engine ./engine/rest ./engine/rest/token ./persist
 
@@ -56,7 +57,7 @@ run: setup build ## Set up, build, and start everything with a demo catalogue (A
 test: setup-test ## Run every test under the race detector, against real Redis and Postgres
 	$(GOTEST) -timeout 20m $(TESTFLAGS) $(PKG)
 # Once through each microbenchmark, so that none of them rots: for the whole suite only.
-	$(if $(TESTFLAGS)$(filter-out file,$(origin PKG)),,STAMPEDE_BENCH_ORDERS=10 GORACE=atexit_sleep_ms=0 $(GOTEST) -benchtime 1x $(MICRO))
+	$(if $(TESTFLAGS)$(filter-out file,$(origin PKG)),,STAMPEDE_BENCH_ORDERS=10 $(GOTEST) -benchtime 1x $(MICRO))
 
 .PHONY: test-long
 test-long: setup-test ## The same with the long tests at their full counts (hours)

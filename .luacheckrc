@@ -1,15 +1,15 @@
 -- The locals at the top level of lua/door.lua and lua/sale.lua. Go puts those files before other scripts' bodies, so from
 -- there they look like globals. A new one that scripts use is added here, and nowhere else.
 local door = {
-    "pack", "sub", "epoch", "behind", "clock_offset_ms", "backlog_cap_bytes", "idempotency_ttl_s",
+    "pack", "sub", "epoch", "behind", "clock_offset_ms", "backlog_cap_bytes",
     "code", "BALANCE_MAX", "STOCK_MAX", "ENTRY_OVERHEAD_BYTES", "UNPACK_MAX", "EVENT_VERSION",
-    "enter", "gather", "emit", "respond", "put", "keep",
+    "enter", "gather", "emit", "respond", "put",
 }
 local sale = {
     "PENDING", "SUCCESS", "FAILED", "CANCELED", "EXPIRED", "REFUNDED", "WINDOW_MINUTES",
-    "minute_sums", "count_minute", "top_sums", "count_top",
+    "named", "minute_sums", "count_minute", "top_sums", "count_top",
     "open_cart", "close_cart", "without", "carted", "put_carts",
-    "read_sale", "price_lines", "move", "put_changed",
+    "read_sale", "packed_user", "order_id", "fingerprint", "price_lines", "take_lines", "put_indexed", "move", "put_changed",
     "open_order", "step", "stepped", "BALANCE_UNTOUCHED",
 }
 

@@ -6,8 +6,9 @@
 -- ARGV
 --   none
 -- Replies
---   array: epoch, node, open, seq, base, bytes, done, run, renewed, let_go, let_go_epoch, let_go_seq,
---   lapsed_epoch, lapsed_seq (fields of meta; false where missing), the server's replication id, the server's run id, 1 if the server is a replica else 0
+--   array: epoch, node, open, seq, base, bytes, done, run, renewed, let_go, let_go_epoch, let_go_seq, lapsed_epoch,
+--   lapsed_seq (fields of meta; false where missing), the server's replication id, the server's run id, 1 if the
+--   server is a replica else 0
 -- Event
 --   none
 

@@ -122,8 +122,8 @@ local function put_carts(carts, changed, writes)
     if #empty > 0 then redis.call('UNLINK', unpack(empty)) end
 end
 
--- Users and products of a call that places orders are told by their indices in ARGV[2]: arrays are several times faster than
--- tables by id.
+-- Users and products of a call that places orders are told by their indices in ARGV[2]: an array costs less than a
+-- table by id.
 
 -- read_sale reads what N operations that buy need, from the keys behind at: N idempotency records, a cart for each
 -- operation in buys, then by index U balances, S stock shares and S prices.
@@ -163,8 +163,8 @@ end
 
 local function fingerprint(operation) return sub(operation, -16) end
 
--- price_lines returns the refusal of the first line that cannot be had, or nil, the total and the lines' prices. Lines are
--- pairs of product, by index, and quantity, from first to last of a flat array.
+-- price_lines returns the refusal of the first line that cannot be had, or nil, the total and the lines' prices. Lines
+-- are pairs of product, by index, and quantity, from first to last of a flat array.
 local function price_lines(flat, first, last, products, stocks, prices)
     local total, line_prices = 0, {}
     for l = first, last, 2 do

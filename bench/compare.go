@@ -170,8 +170,7 @@ func (x *comparison) fill(ctx context.Context, c *contender) (err error) {
 		return err
 	}
 	if c.name == programEmpty {
-		shop := x.contenders[programStampede]
-		c.goods, c.soldOut = shop.goods, shop.soldOut
+		c.goods = x.contenders[programStampede].goods
 		return nil
 	}
 	x.say("Filling %s: %d users, %d products", readable(c.name), x.users, x.products)
@@ -296,7 +295,7 @@ func (x *comparison) round(ctx context.Context, r *comparisonReport, c cell, i i
 	}
 	w := workload{
 		name: c.load, round: i, duration: d, connections: x.connections, rate: rate,
-		hot: c.load == loadHot, batched: c.load == loadBatched, soldOut: c.load == loadSoldOut && c.server != programEmpty,
+		hot: c.load == loadHot, batched: c.load == loadBatched, soldOut: c.load == loadSoldOut,
 	}
 	if c.load == loadCrowd {
 		w.connections = x.crowd

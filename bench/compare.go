@@ -39,12 +39,12 @@ func (c *compareCmd) Validate() error {
 func (c *compareCmd) Run(ctx context.Context, to console) error {
 	x := comparison{
 		connections: c.Connections, crowd: max(1024, c.Connections), users: 4000, products: 1000,
-		rounds: 3, burst: 10 * time.Second, other: 5 * time.Second, warmUp: time.Second,
+		rounds: 3, burst: 10 * time.Second, steady: 10 * time.Second, other: 5 * time.Second, warmUp: time.Second,
 		memory: memory{orders: 200_000, users: 20_000, settled: 30_000},
 		only:   c.Only, binary: c.Stampede, console: to,
 	}
 	if c.Quick {
-		x.rounds, x.burst, x.other = 2, 4*time.Second, 2*time.Second
+		x.rounds, x.burst, x.steady, x.other = 2, 4*time.Second, 6*time.Second, 2*time.Second
 		x.memory.orders, x.memory.users = 60_000, 5_000
 	}
 	r, err := x.run(ctx)
@@ -73,6 +73,7 @@ type comparison struct {
 
 	rounds int
 	burst  time.Duration // of a round of what is promised of a burst
+	steady time.Duration // of a round that shows whether the writer keeps up
 	other  time.Duration // of any other round
 	warmUp time.Duration
 	memory memory
@@ -246,39 +247,14 @@ func (x *comparison) measureMemory(ctx context.Context, r *comparisonReport) (er
 	return err
 }
 
-const (
-	steadyTries = 6
-	steadyStep  = 0.9  // from one rate to the next
-	steadySlack = 0.2  // seconds of orders: by so much a lag that is flat comes and goes
-	steadyKept  = 0.95 // of the rate: the last answers come after the last order is due
-)
-
-// findSteady goes down from the rate at which orders reached PostgreSQL in the bursts, which is close, to the first at
-// which the lag does not grow. That round alone is kept.
-func (x *comparison) findSteady(ctx context.Context, r *comparisonReport) error {
-	rate := over(r.of(burstOfStampede), round.writtenPerSecond).Median
-	for i := 1; i <= steadyTries; i++ {
-		measured, err := x.round(ctx, r, steadyStampede, i, rate)
-		if err != nil || measured.steady() {
-			return err
-		}
-		r.Rounds = r.Rounds[:len(r.Rounds)-1]
-		rate *= steadyStep
-	}
-	return nil
-}
-
-// steady is whether the writer kept up: its lag at the end is not above that of halfway, but for what comes and goes.
-func (r round) steady() bool {
-	grown := float64(r.Lag - r.LagHalfway)
-	return r.LagHalfway != lagUnseen && r.PerSecond > r.Due*steadyKept && grown < r.Due*steadySlack
-}
-
 // round measures one cell once; round 0 is a warm-up and is not kept. rate is of an open loop, 0 a closed one.
 func (x *comparison) round(ctx context.Context, r *comparisonReport, c cell, i int, rate float64) (measured round, err error) {
 	name, d := fmt.Sprintf("Round %d of %d", i, x.rounds), x.other
 	if c.burst {
 		d = x.burst
+	}
+	if c.load == loadSteady {
+		d = x.steady
 	}
 	switch {
 	case i == 0:
@@ -295,7 +271,7 @@ func (x *comparison) round(ctx context.Context, r *comparisonReport, c cell, i i
 	}
 	w := workload{
 		name: c.load, round: i, duration: d, connections: x.connections, rate: rate,
-		hot: c.load == loadHot, batched: c.load == loadBatched, soldOut: c.load == loadSoldOut,
+		hot: c.load == loadHot, batched: c.load == loadBatched, soldOut: c.load == loadSoldOut, watched: c.load == loadSteady,
 	}
 	if c.load == loadCrowd {
 		w.connections = x.crowd

@@ -19,7 +19,7 @@ func TestCompare_MeasuresEveryRowAndLeavesNothing(t *testing.T) {
 	only := slices.DeleteFunc(rowNames(), func(name string) bool { return name == rowMemory })
 	x := comparison{
 		connections: 16, crowd: 32, users: 20, products: 4,
-		rounds: 1, burst: 200 * time.Millisecond, other: 200 * time.Millisecond, warmUp: 50 * time.Millisecond,
+		rounds: 1, burst: 200 * time.Millisecond, steady: 200 * time.Millisecond, other: 200 * time.Millisecond, warmUp: 50 * time.Millisecond,
 		only: only, binary: buildStampede(t), console: console{out: t.Output(), progress: t.Output()},
 	}
 	r, err := x.run(t.Context())
@@ -152,23 +152,6 @@ func TestCompare_TablesAreMarkdownAndJSONHoldsTheSame(t *testing.T) {
 	}
 	if !slices.Equal(back.Rows, r.Rows) || len(back.Rounds) != len(r.Rounds) {
 		t.Errorf("came back as %+v", back)
-	}
-}
-
-func TestRound_LagIsFlat(t *testing.T) {
-	for name, c := range map[string]struct {
-		round round
-		flat  bool
-	}{
-		"none":            {round{Seconds: 10, Due: 1000, PerSecond: 1000}, true},
-		"level":           {round{Seconds: 10, Due: 1000, PerSecond: 1000, LagHalfway: 500, Lag: 550}, true},
-		"growing":         {round{Seconds: 10, Due: 1000, PerSecond: 1000, LagHalfway: 500, Lag: 750}, false},
-		"not seen":        {round{Seconds: 10, Due: 1000, PerSecond: 1000, LagHalfway: lagUnseen}, false},
-		"answers lagging": {round{Seconds: 10, Due: 1000, PerSecond: 900}, false},
-	} {
-		if got := c.round.steady(); got != c.flat {
-			t.Errorf("%s: flat is %v", name, got)
-		}
 	}
 }
 

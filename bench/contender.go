@@ -43,7 +43,7 @@ func (c *contender) round(ctx context.Context, w workload) (r round, wrong strin
 	if err != nil {
 		return r, "", err
 	}
-	half := c.lagAfter(ctx, w.duration/2)
+	growth := c.watchLag(ctx, w)
 	took := load.run(ctx)
 	burst, err := c.meter.read()
 	if err := errors.Join(err, ctx.Err()); err != nil {
@@ -65,33 +65,13 @@ func (c *contender) round(ctx context.Context, w workload) (r round, wrong strin
 		c.accepted += counts.Accepted
 	}
 	r = newRound(c.name, counts, took, drain, burst.since(before), drained.since(before))
-	r.Load, r.Due, r.Lag, r.LagHalfway = w.name, w.rate, lag, <-half
+	r.Load, r.Due, r.Lag, r.LagGrowth = w.name, w.rate, lag, <-growth
 	after, err := c.batches(ctx)
 	if orders, calls := after.operations-calls.operations, after.calls-calls.calls; calls > 0 {
 		r.Batch = float64(orders) / float64(calls)
 	}
 	return r, counts.Wrong(), err
 }
-
-// lagAfter looks after a while how far the writer is behind; -1 where it could not be seen.
-func (c *contender) lagAfter(ctx context.Context, d time.Duration) <-chan int64 {
-	seen := make(chan int64, 1)
-	if !c.writes() {
-		seen <- 0
-		return seen
-	}
-	go func() {
-		time.Sleep(d)
-		lag, err := c.api.lag(ctx)
-		if err != nil {
-			lag = lagUnseen
-		}
-		seen <- lag
-	}()
-	return seen
-}
-
-const lagUnseen = -1
 
 // batches is what script calls have carried so far; nothing where there are none.
 type batches struct{ operations, calls int64 }

@@ -22,8 +22,8 @@ type round struct {
 	CPU          map[string]float64 `json:"cpu_us"`     // an accepted request, by program, to the last reply
 	CPUDrained   map[string]float64 `json:"cpu_us_all"` // the same, until the writer's lag was 0
 	DrainSeconds float64            `json:"drain_seconds"`
-	Lag          int64              `json:"lag_events"` // at the last reply
-	LagHalfway   int64              `json:"lag_events_halfway"`
+	Lag          int64              `json:"lag_events"`     // at the last reply
+	LagGrowth    float64            `json:"lag_growth"`     // events a second in the second half, where it is watched
 	Batch        float64            `json:"batch"`          // operations a script call, where there are any
 	Due          float64            `json:"due_per_second"` // of an open loop
 }
@@ -51,10 +51,6 @@ func newRound(server string, t load.Tally, took, drain time.Duration, burst, dra
 func (r round) shopCores() float64 {
 	return r.Cores[programStampede] + r.Cores[programRedis] + r.Cores[programPostgres]
 }
-
-// writtenPerSecond is the rate at which orders reached PostgreSQL until the last reply. Where the lag did not grow it is
-// the rate of the answers.
-func (r round) writtenPerSecond() float64 { return max(0, float64(r.Accepted-r.Lag)) / r.Seconds }
 
 // spread is a median with the lowest and the highest of its rounds.
 type spread struct {

@@ -29,7 +29,7 @@ var (
 	hotOfStampede   = cell{programStampede, loadHot, false}
 	halfOfStampede  = cell{programStampede, loadHalf, false}
 	halfOfEmpty     = cell{programEmpty, loadHalf, false}
-	steadyStampede  = cell{programStampede, loadSteady, true}
+	steadyStampede  = cell{programStampede, loadSteady, false}
 )
 
 // row is a line of the promises: what is held against what, and how far it should be.
@@ -68,9 +68,9 @@ var rows = []row{
 			if len(steady) == 0 {
 				return spread{}, "the lag grew at every rate that was tried"
 			}
-			s := steady[len(steady)-1]
+			s := steady[0]
 			return spread{s.PerSecond / n.Median, s.PerSecond / n.High, s.PerSecond / n.Low},
-				fmt.Sprintf("%.0f against %.0f; a lag of %d events halfway, %d at the end", s.PerSecond, n.Median, s.LagHalfway, s.Lag)
+				fmt.Sprintf("%.0f against %.0f; a lag of %d events at the end, which grew by %.0f a second", s.PerSecond, n.Median, s.Lag, s.LagGrowth)
 		},
 	},
 	{

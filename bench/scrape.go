@@ -23,6 +23,8 @@ type scrape struct {
 	upTo       map[float64]float64 // calls of so many operations or fewer
 }
 
+const lagUnseen = -1
+
 const batchMetric = "stampede_batch_operations"
 
 // scrape reads /metrics.

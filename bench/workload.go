@@ -19,6 +19,7 @@ type workload struct {
 	hot         bool    // all orders are of one product
 	soldOut     bool    // of one that is sold out: its refusals are what is counted
 	batched     bool    // many orders in a request
+	watched     bool    // it is seen whether the writer's lag grows
 }
 
 // running is a workload whose connections are open.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"golang.org/x/sync/errgroup"
 
 	"stampede/engine"
 )
@@ -125,8 +126,21 @@ func isOpen(err error) bool {
 	return err != nil && !errors.As(err, &said) && !errors.As(err, &connect) && !pgconn.SafeToRetry(err)
 }
 
-// syncChunk bounds what one round of Sync takes.
-const syncChunk = 1000
+const (
+	syncChunk    = 1000 // users, and products, that one round of Sync takes
+	syncTogether = 128  // of them in Redis' queue
+)
+
+// together does something for all items, many at a time: one after the other each would be a call of its own, and a sale would wait
+// for every one of them.
+func together[T any](ctx context.Context, items []T, do func(context.Context, T) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(syncTogether)
+	for _, item := range items {
+		group.Go(func() error { return do(ctx, item) })
+	}
+	return group.Wait()
+}
 
 // Sync brings users and products that Redis may lack into it: those whose process died between the two steps.
 // Everything in it is safe to repeat.
@@ -135,10 +149,8 @@ func (b *Books) Sync(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, id := range users {
-		if err := b.engine.Enroll(ctx, id); err != nil {
-			return err
-		}
+	if err := together(ctx, users, b.engine.Enroll); err != nil {
+		return err
 	}
 	rows, err := b.pool.Query(ctx, selectProducts+" WHERE NOT in_redis ORDER BY id LIMIT $1", syncChunk)
 	if err != nil {
@@ -151,9 +163,12 @@ func (b *Books) Sync(ctx context.Context) error {
 	products, versions := make([]int64, len(listings)), make([]int64, len(listings))
 	for i, l := range listings {
 		products[i], versions[i] = l.ID, l.Version
-		if err := b.engine.List(ctx, l.Product, l.InitialStock); err != nil {
-			return err
-		}
+	}
+	err = together(ctx, listings, func(ctx context.Context, l engine.Listing) error {
+		return b.engine.List(ctx, l.Product, l.InitialStock)
+	})
+	if err != nil {
+		return err
 	}
 	if len(users) > 0 {
 		if _, err := b.pool.Exec(ctx, "UPDATE users SET in_redis = true WHERE id = ANY($1)", users); err != nil {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	"stampede/cmd/shop"
+	"stampede/cmd/shop/shoptest"
 	"stampede/engine"
 )
 
@@ -155,4 +157,34 @@ func TestSync_FinishesAChangeThatRedisMissed(t *testing.T) {
 	if err != nil || live.Price != number(t, conn, "SELECT price FROM products") || number(t, conn, "SELECT count(*) FROM products WHERE in_redis") != 1 {
 		t.Errorf("after many syncs Redis has %+v, %v", live, err)
 	}
+}
+
+func TestSync_TakesManyInFewCalls(t *testing.T) {
+	t.Parallel()
+	s, conn := start(t, shop.Config{})
+	const users = 500
+	s.Users(users, 1)
+	exec(t, conn, "UPDATE users SET in_redis = false")
+	before := scriptCalls(t, s)
+	if err := s.Books.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := number(t, conn, "SELECT count(*) FROM users WHERE NOT in_redis"); n != 0 {
+		t.Errorf("%d users are still to be brought into Redis", n)
+	}
+	// What else runs meanwhile calls scripts too, some a second.
+	if calls := scriptCalls(t, s) - before; calls == 0 || calls > users/2 {
+		t.Errorf("%d users took %d calls", users, calls)
+	}
+}
+
+// scriptCalls is how many scripts Redis has run.
+func scriptCalls(t *testing.T, s *shoptest.Shop) (n int) {
+	t.Helper()
+	stats := s.Redis.Info(t.Context(), "commandstats").Val()
+	_, stats, _ = strings.Cut(stats, "cmdstat_evalsha:calls=")
+	if _, err := fmt.Sscanf(stats, "%d,", &n); err != nil {
+		t.Fatalf("calls of scripts: %v in %q", err, stats)
+	}
+	return n
 }

@@ -57,6 +57,9 @@ func TestUp_KilledIsCleanedUpAndCarriesOn(t *testing.T) {
 	wantNothingLeft(t, dir)
 }
 
+// bySignal is the exit code of a program that a signal has ended.
+const bySignal = -1
+
 func TestUp_SignalWhileStartingLeavesNothing(t *testing.T) {
 	t.Parallel()
 	dir := stacktest.Dir(t)
@@ -65,7 +68,8 @@ func TestUp_SignalWhileStartingLeavesNothing(t *testing.T) {
 		p := launch(t, "up", "--demo", "--addr", "127.0.0.1:0", "--data-dir", dir)
 		time.Sleep(after)
 		p.signal(syscall.SIGTERM)
-		if code := p.code(); code != exitDone {
+		// On a busy machine a signal may come before the program looks for any: it ends by it, and has begun nothing.
+		if code := p.code(); code != exitDone && (code != bySignal || p.err.String() != "") {
 			t.Errorf("after %s: exit code %d\n%s", after, code, p.err)
 		}
 		wantNothingLeft(t, dir)

@@ -76,7 +76,7 @@ bench-smoke: setup build ## A few seconds of each benchmark, to see that they ru
 	go run ./bench smoke
 
 .PHONY: bench-compare
-bench-compare: setup build ## Every number that is promised, beside what it is held against, in about nine minutes (ARGS="--quick")
+bench-compare: setup build ## Every number that is promised, beside what it is held against, in about eight minutes (ARGS="--quick")
 	go run ./bench compare $(ARGS)
 
 .PHONY: bench-memory

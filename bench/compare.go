@@ -16,7 +16,7 @@ import (
 // compareCmd is `bench compare`.
 type compareCmd struct {
 	Only        []string `placeholder:"ROW" help:"Measure these rows only: ${rows}."`
-	Quick       bool     `help:"Rounds as short as they can be: about three minutes instead of ten."`
+	Quick       bool     `help:"Rounds as short as they can be, for a first look."`
 	Connections int      `default:"256" help:"Connections of a load."`
 	JSON        string   `name:"json" placeholder:"FILE" help:"Write all that was measured into a file, as JSON."`
 	Stampede    string   `placeholder:"PATH" help:"Measure this binary (default: bin/stampede, or a new build where there is none)."`

@@ -69,7 +69,7 @@ fuzz: setup-test ## Fuzz each parser of requests for FUZZTIME
 
 .PHONY: bench
 bench: setup build ## Load a private stampede, or your own deployment (ARGS="--rate 5000 --for 30s", ARGS=--help)
-	go run ./bench load $(ARGS)
+	go run ./bench $(ARGS)
 
 .PHONY: bench-smoke
 bench-smoke: setup build ## A few seconds of each benchmark, to see that they run

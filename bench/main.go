@@ -15,9 +15,9 @@ import (
 )
 
 type cli struct {
+	Load           loadCmd     `cmd:"" default:"withargs" help:"Loads a private stampede, or a deployment of yours, as you say: rate, pace, scenario; latencies from when requests were due, and an audit at the end. It is what runs without a command."`
 	Smoke          smokeCmd    `cmd:"" help:"Orders a second and CPU an order beside an empty handler, in about 15 seconds."`
 	Compare        compareCmd  `cmd:"" help:"Everything that is promised beside what it is held against: an empty handler, one EVALSHA a request, PostgreSQL with row locks. About eight minutes."`
-	Load           loadCmd     `cmd:"" help:"Loads a private stampede, or a deployment of yours, as you say: rate, pace, scenario; latencies from when requests were due, and an audit at the end."`
 	Profile        profileCmd  `cmd:"" help:"CPU and allocation profiles of Stampede while a crowd buys one product."`
 	Memory         memoryCmd   `cmd:"" help:"Bytes of Redis memory an order and a user, once they are in PostgreSQL."`
 	EmptyServer    emptyCmd    `cmd:"" hidden:"" help:"The baseline, started by the other commands: the same HTTP server whose shop does nothing."`

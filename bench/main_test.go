@@ -64,7 +64,7 @@ func buildStampede(t *testing.T) string {
 }
 
 func TestMain_BadCommandLineIsUsage(t *testing.T) {
-	for _, args := range [][]string{nil, {"smok"}, {"smoke", "--rate"}} {
+	for _, args := range [][]string{{"smok"}, {"smoke", "--rate"}, {"--scenario", "nope"}} {
 		if code := run(args, t.Output(), t.Output()); code != exitUsage {
 			t.Errorf("bench %v ended with %d, want %d", args, code, exitUsage)
 		}

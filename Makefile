@@ -26,9 +26,9 @@ export GOFLAGS := $(strip $(filter-out -buildvcs=%,$(shell go env GOFLAGS 2>/dev
 # Where `go install` puts tools, so that they are found without a word about PATH.
 TOOLBIN = $(shell .make/tools --bindir)
 
-# Packages start their own Redis and Postgres: two of them at a time are enough for a small machine. Under the race
-# detector each would sleep for a second before it exits.
-GOTEST = CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 go test -race -count=1 -p 2
+# Packages start their own Redis and Postgres and often wait for them: three packages at a time keep two processors busy.
+# Under the race detector each would sleep for a second before it exits.
+GOTEST = CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 go test -race -count=1 -p 3
 # Benchmarks of the hot path. A rebuild and a restore take longer, and have figures of their own.
 MICRO = -run '^$$' -bench . -skip 'Rebuild|Restore' ./engine ./engine/rest ./engine/rest/token ./persist
 

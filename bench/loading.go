@@ -259,7 +259,8 @@ func (l *loading) load(ctx context.Context, rate float64, r *result.Result) erro
 	return nil
 }
 
-// dial connects anew for a load of a length, once the shop is at rest: between two loads a server closes connections that are idle for too long.
+// dial connects anew for a load of a length, once the shop is at rest: between two loads a server closes connections that are
+// idle for too long.
 func (l *loading) dial(ctx context.Context, next time.Duration) (*load.Generator, error) {
 	if l.private() {
 		if err := awaitQuiet(ctx, l.meter, next); err != nil {

@@ -21,7 +21,8 @@ const (
 var lapseEvery = 10 * time.Minute
 
 // lapse drops idempotency records from Redis whose time has passed. The journal has them in their order: it is read once
-// more, a day behind. It belongs to the goroutine that leads the partition, and waits while there is a rush.
+// more, a day behind. It belongs to the goroutine that leads the partition. It does not wait for a rush to end: one that never
+// ends would fill Redis.
 type lapse struct {
 	writer    *Writer
 	partition int
@@ -34,7 +35,7 @@ type lapse struct {
 // then be read again: errMoved.
 func (l *lapse) turn(ctx context.Context, conn *pgxpool.Conn, at checkpoint) error {
 	for start := time.Now(); time.Since(start) < lapseTurn; {
-		if time.Now().Before(l.due) || l.writer.books.engine.Rush(l.partition) {
+		if time.Now().Before(l.due) {
 			return nil
 		}
 		if err := l.step(ctx, conn, at); err != nil {
@@ -69,7 +70,8 @@ func (l *lapse) step(ctx context.Context, conn *pgxpool.Conn, at checkpoint) err
 		events, err := entries[i].Events()
 		if errors.Is(err, engine.ErrNewer) {
 			return err
-		} // what else cannot be read is in quarantine, and its records stay
+		}
+		// What else cannot be read is in quarantine, and its records stay.
 		last := time.Time{}
 		for j := range events {
 			if events[j].At.After(last) {

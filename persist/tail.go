@@ -15,8 +15,8 @@ import (
 const clockSlack = time.Hour
 
 // tail returns a position in a partition's journal before all events of a time or later, and how many follow it up to
-// another position. It looks for two neighbours of
-// which one was early and the next was not, by the clock less its slack: no later event runs back further than that.
+// another position. It looks for two neighbours of which one was early and the next was not, by the clock less its slack:
+// no later event runs back further than that.
 func (b *Books) tail(ctx context.Context, partition int, upTo engine.Position, since time.Time) (from engine.Position, events int64, err error) {
 	since = since.Add(-clockSlack)
 	early := func(after engine.Position) (engine.Position, bool) {

@@ -249,8 +249,8 @@ func (l *loading) load(ctx context.Context, rate float64, r *result.Result) erro
 	l.count(recorder)
 	r.Marks = append(r.Marks, marks(r, recorder.Dispatch(), cores(used.since(before), took), l.private())...)
 	if p99 := recorder.Tally().P99; l.Find && p99 > l.P99 {
-		r.Marks = append(r.Marks, fmt.Sprintf("the rate that was found held a p99 of %v for %v, but not for %v: there it was %v",
-			l.P99, l.step, l.For, p99.Round(100*time.Microsecond)))
+		r.Marks = append(r.Marks, fmt.Sprintf("the rate that was found held a p99 of %v in the %v of its search, but not in the %v of this load: "+
+			"here it was %v", l.P99, l.step, l.For, p99.Round(100*time.Microsecond)))
 	}
 	r.Failures = append(r.Failures, recorder.Misbehaviour()...)
 	if r.Total.Failed > 0 {

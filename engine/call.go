@@ -22,12 +22,14 @@ type kind struct {
 	// decode reads what follows codeOK or codeReplay into the operation's body. Refusals are read in one place, by
 	// decodeReply.
 	decode func(d *decoder, code code, body any) error
+	// behind reads what stands behind the operations' replies of a call, where anything does.
+	behind func(p *partition, c *call, d *decoder)
 }
 
 // kinds are all there are.
 var kinds = []*kind{
 	placeKind, reserveKind, debitKind, cancelKind, expireKind, cartKind, keyedCartKind, rollKind,
-	chargeKind, restockKind, listKind, enrollKind,
+	chargeKind, restockKind, listKind, enrollKind, lendKind, creditKind, settleKind,
 }
 
 // call is one EVALSHA under construction. A worker reuses it.
@@ -118,7 +120,7 @@ func (p *partition) send(c *call, k *kind, h header, ops []*operation) {
 		p.engine.metrics.called(k, len(ops), time.Since(start))
 		reply, err := cmd.Text()
 		if err == nil {
-			p.finish(k, h, reply, ops)
+			p.finish(c, k, h, reply, ops)
 			return
 		}
 		switch outcome(err) {
@@ -165,7 +167,7 @@ func (p *partition) singly(c *call, k *kind, h header, ops []*operation, cause e
 
 // finish hands each operation its part of the reply. It notes first what it is about to acknowledge: whoever ends the epoch
 // raises the fence before it reads the note, so a reply that it cannot know of is not passed on.
-func (p *partition) finish(k *kind, h header, reply string, ops []*operation) {
+func (p *partition) finish(c *call, k *kind, h header, reply string, ops []*operation) {
 	d := &decoder{b: []byte(reply)}
 	seq := d.int()
 	if h.acks != nil && d.err == nil {
@@ -184,6 +186,9 @@ func (p *partition) finish(k *kind, h header, reply string, ops []*operation) {
 			return
 		}
 		op.done <- err
+	}
+	if len(d.b) > 0 && k.behind != nil {
+		k.behind(p, c, d)
 	}
 	if len(d.b) > 0 {
 		p.engine.cfg.Log.Error("a reply was longer than its operations", "script", k.script.Name, "bytes", len(d.b))

@@ -32,6 +32,16 @@ func (d *decoder) bytes() []byte {
 	return v
 }
 
+// intOrFalse reads an integer, or false where Redis has none.
+func (d *decoder) intOrFalse() (v int64, there bool) {
+	if d.err == nil && msgp.NextType(d.b) == msgp.BoolType {
+		_, d.b, d.err = msgp.ReadBoolBytes(d.b)
+		return 0, false
+	}
+	v = d.int()
+	return v, d.err == nil
+}
+
 func (d *decoder) string() string { return string(d.bytes()) }
 
 func (d *decoder) id() int64 {

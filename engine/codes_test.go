@@ -19,7 +19,7 @@ var named = map[string]code{
 	"corrupt": codeCorrupt, "order_not_found": codeOrderNotFound, "order_not_payable": codeNotPayable,
 	"order_not_cancelable": codeNotCancelable, "cart_changed": codeCartChanged, "cart_empty": codeCartEmpty,
 	"cart_full": codeCartFull, "order_changed": codeOrderChanged, "hold_not_due": codeHoldNotDue,
-	"order_limit": codeOrderLimit,
+	"order_limit": codeOrderLimit, "share_leased": codeShareLeased,
 }
 
 func TestCodes_AreThoseOfTheScripts(t *testing.T) {

@@ -35,8 +35,9 @@ func sampleEvents() []Event {
 			Kind: Credited, UserID: 7, RefID: 1, Key: strings.Repeat("ж", KeyMax), Scope: 7, Fingerprint: Fingerprint{3}, At: eventTime,
 			Amount: BalanceMax, Balance: BalanceMax,
 		},
-		{Kind: Restocked, ProductID: 7, Key: "k", Fingerprint: Fingerprint{4}, At: eventTime, Delta: -StockMax, Reason: "loss", Stock: 0},
-		{Kind: Restocked, ProductID: 7, At: eventTime, Delta: 5, Reason: "initial stock", Stock: 5},
+		{Kind: Restocked, ProductID: 7, Key: "k", Fingerprint: Fingerprint{4}, At: eventTime, Delta: -StockMax, Reason: "loss", Stock: 0, Answered: 12},
+		{Kind: Moved, ProductID: 7, Peer: 3, Delta: -9, Sent: Position{Epoch: 2, Seq: 40}, At: eventTime, Stock: 11},
+		{Kind: Restocked, ProductID: 7, At: eventTime, Delta: 5, Reason: "initial stock", Stock: 5, Answered: 5},
 		{
 			Kind: Stepped, UserID: IDMax, RefID: math.MaxInt64, Key: "later", Scope: IDMax, Fingerprint: Fingerprint{5}, At: eventTime,
 			Order: held, StocksAfter: []int64{0, StockMax}, Balance: BalanceUntouched,
@@ -128,11 +129,14 @@ func appendEvent(b []byte, e *Event) []byte {
 			cart = encodeCart(e.Cart)
 		}
 		return msgp.AppendString(msgp.AppendString(msgp.AppendInt64(b, at), cart), e.Answer)
+	case Moved:
+		b = msgp.AppendInt64(msgp.AppendInt64(append(b, '\x98', 6), e.ProductID), int64(e.Peer))
+		return msgp.AppendInt64(msgp.AppendInt64(appendPosition(msgp.AppendInt64(b, e.Delta), e.Sent), at), e.Stock)
 	}
-	b = append(b, '\x98', 3)
+	b = append(b, '\x99', 3)
 	b = appendFingerprint(msgp.AppendString(msgp.AppendInt64(b, e.ProductID), e.Key), e.Fingerprint)
 	b = msgp.AppendString(msgp.AppendInt64(b, e.Delta), e.Reason)
-	return msgp.AppendInt64(msgp.AppendInt64(b, at), e.Stock)
+	return msgp.AppendInt64(msgp.AppendInt64(msgp.AppendInt64(b, at), e.Stock), e.Answered)
 }
 
 func samplePayload() []byte {
@@ -176,7 +180,7 @@ func TestEntry_OfAnotherNumberVersionOrKindIsAnError(t *testing.T) {
 	later.Version++
 	unknown := append(bytes.Clone(payload), '\x92', 9, 9)
 	longer := append(bytes.Clone(payload), '\x99', 2)
-	uneven, lacking, wrongCart := sampleEvents()[0], sampleEvents()[4], sampleEvents()[8]
+	uneven, lacking, wrongCart := sampleEvents()[0], sampleEvents()[5], sampleEvents()[9]
 	uneven.StocksAfter, lacking.StocksAfter = []int64{1}, []int64{1}
 	cart := appendEvent(nil, &wrongCart)
 	cart = bytes.Replace(cart, []byte(encodeCart(wrongCart.Cart)), bytes.Repeat([]byte{1}, len(encodeCart(wrongCart.Cart))), 1)
@@ -191,6 +195,19 @@ func TestEntry_OfAnotherNumberVersionOrKindIsAnError(t *testing.T) {
 		if events, err := e.Events(); err == nil {
 			t.Errorf("%s: %+v", name, events)
 		}
+	}
+}
+
+// Before version 3 a product lay in one partition, and the answer to a change of stock was the share after it.
+func TestEntry_OfAnOlderVersionTellsWhatWasAnswered(t *testing.T) {
+	e := Event{Kind: Restocked, ProductID: 7, Key: "k", Fingerprint: Fingerprint{4}, At: eventTime, Delta: 5, Reason: "more", Stock: 9}
+	payload := appendEvent(nil, &e)
+	payload[0]--
+	old := entryOf(1, 1, payload[:len(payload)-1])
+	old.Version = 2
+	events, err := old.Events()
+	if e.Answered = 9; err != nil || !reflect.DeepEqual(events, []Event{e}) {
+		t.Errorf("%+v, %v, want %+v", events, err, e)
 	}
 }
 
@@ -266,7 +283,7 @@ func TestReply_CutShortLeavesNobodyWithoutAnAnswer(t *testing.T) {
 		for i := range ops {
 			ops[i] = newDirect(chargeKind, &chargeOp{})
 		}
-		e.partitions[0].finish(chargeKind, header{}, string(reply[:n]), ops)
+		e.partitions[0].finish(&call{}, chargeKind, header{}, string(reply[:n]), ops)
 		for i, op := range ops {
 			select {
 			case err := <-op.done:

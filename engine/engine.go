@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
 )
 
 // Config is what an engine needs. Zero values take the defaults named.
@@ -29,6 +30,9 @@ type Config struct {
 	// Ended compares with the books what was acknowledged in an epoch that has ended; nil: there are none. It is called
 	// until it gives no error.
 	Ended func(ctx context.Context, partition int, a Acknowledged) error
+
+	// Durable returns once the books hold an event, ErrLost where they never will; nil: there are no books.
+	Durable func(ctx context.Context, partition int, at Position) error
 
 	// Archive reads an order from the books, ErrOrderNotFound where there is none; nil: there are no books.
 	Archive func(ctx context.Context, order int64) (Archived, error)
@@ -91,6 +95,10 @@ type Engine struct {
 	clockOffset atomic.Int64 // ms
 	backlogCap  atomic.Int64 // bytes
 
+	supplies supplies
+	movers   errgroup.Group  // steps of transfers beside the requests
+	moving   context.Context // theirs; nil before Start
+
 	workers sync.WaitGroup
 	readers sync.WaitGroup
 	keepers sync.WaitGroup
@@ -112,6 +120,7 @@ func New(cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	e.backlogCap.Store(cfg.BacklogCap)
+	e.movers.SetLimit(moversMax)
 	for n := range cfg.Partitions {
 		p := &partition{
 			engine: e, number: n,
@@ -119,6 +128,7 @@ func New(cfg Config) (*Engine, error) {
 			reads: newBatcher(cfg.QueueMax, cfg.OperationTimeout),
 		}
 		p.door.init()
+		p.pace = pace{levels: map[int64]level{}, low: p.replenish}
 		e.partitions = append(e.partitions, p)
 	}
 	if e.metrics, err = newMetrics(e, cfg.Metrics); err != nil {
@@ -143,7 +153,7 @@ func (e *Engine) Keys() *Keys { return e.keys }
 // Start begins to sell, partition by partition as the doors open.
 func (e *Engine) Start() {
 	ctx, stop := context.WithCancel(context.Background())
-	e.stop, e.started = stop, true
+	e.stop, e.started, e.moving = stop, true, ctx
 	e.keepers.Go(func() { e.keepFences(ctx) })
 	for _, p := range e.partitions {
 		e.keepers.Go(func() { p.keepDoor(ctx) })
@@ -175,6 +185,7 @@ func (e *Engine) Close() error {
 	}
 	if e.started {
 		e.stop()
+		_ = e.movers.Wait()
 		e.keepers.Wait()
 		e.readers.Wait()
 	}

@@ -43,8 +43,10 @@ var (
 	ErrOverloaded = errors.New("overloaded, not done")
 	// ErrUnavailable: not done: Redis or Postgres cannot be reached, or the door is shut.
 	ErrUnavailable = errors.New("unavailable, not done")
-	// ErrElsewhere: not done: the product's stock lies in another partition.
-	ErrElsewhere = errors.New("stock lies in another partition, not done")
+	// ErrElsewhere: not done: the product's stock lies in other partitions, and did not come here in time; a *Refusal names it.
+	ErrElsewhere = errors.New("stock lies in other partitions and did not come here in time, not done")
+	// ErrLost: the event will never be in the books: its epoch ended before it.
+	ErrLost = errors.New("the event was lost with its epoch")
 	// ErrUnknown: it may or may not be done; the same request with the same key tells.
 	ErrUnknown = errors.New("outcome unknown")
 	// ErrCorrupt: Redis holds something that no script writes.
@@ -53,6 +55,7 @@ var (
 	// What callers of this package never see: the engine reads again and repeats the operation.
 	errCartChanged  = errors.New("the cart is not as it was read")
 	errOrderChanged = errors.New("the order is not as it was read")
+	errShareLeased  = errors.New("the units came just now, for a buyer who waits for them")
 	errHoldNotDue   = errors.New("the hold has ended, or its deadline has not come")
 )
 
@@ -114,6 +117,7 @@ const (
 	codeOrderChanged        code = 17
 	codeHoldNotDue          code = 18
 	codeOrderLimit          code = 19
+	codeShareLeased         code = 20
 )
 
 // refusals says which error a code stands for, and which figures follow it in the reply.
@@ -142,6 +146,7 @@ var refusals = map[code]struct {
 	codeOrderChanged:        {reason: errOrderChanged},
 	codeHoldNotDue:          {reason: errHoldNotDue},
 	codeOrderLimit:          {reason: ErrOrderLimit},
+	codeShareLeased:         {reason: errShareLeased, product: true},
 }
 
 func invalid(format string, args ...any) error {

@@ -12,8 +12,9 @@ import (
 // EventVersion is the version of the events that this program writes; it reads them and all earlier ones. A new kind of
 // event, or a new field, takes a new version: an older program then stops at the entry instead of guessing.
 //
-// Version 1 had the kinds Ordered, Credited and Restocked. Version 2 added Stepped and Carted.
-const EventVersion = 2
+// Version 1 had the kinds Ordered, Credited and Restocked. Version 2 added Stepped and Carted, version 3 Moved and the answer
+// of Restocked.
+const EventVersion = 3
 
 // EventKind says what an event records. The numbers stand in the journal.
 type EventKind int
@@ -25,6 +26,7 @@ const (
 	Restocked EventKind = 3 // stock changed by hand, or started with units
 	Stepped   EventKind = 4 // an order took a step: reserved, paid, failed, canceled, expired, refunded
 	Carted    EventKind = 5 // a cart changed
+	Moved     EventKind = 6 // units left a share for one in another partition, or came from there
 )
 
 // BalanceUntouched stands where a step of an order did not look at the balance.
@@ -64,7 +66,7 @@ func (p Position) String() string {
 // Event is one change as its script wrote it.
 type Event struct {
 	Kind        EventKind
-	UserID      int64 // of the buyer; 0 for restocked
+	UserID      int64 // of the buyer; 0 for restocked and moved
 	RefID       int64 // order or charge
 	Key         string
 	Scope       int64 // whose key it is: a user's id, or 0 for the admins
@@ -76,10 +78,14 @@ type Event struct {
 	Amount      int64   // charged, minor units
 	Balance     int64   // ordered, charged, stepped: after it, in minor units; BalanceUntouched for some steps
 
-	ProductID int64 // restocked
-	Delta     int64 // restocked, units
+	ProductID int64 // restocked, moved
+	Delta     int64 // restocked, moved: units, signed
 	Reason    string
-	Stock     int64 // restocked: share after it
+	Stock     int64 // restocked, moved: share after it
+	Answered  int64 // restocked: the stock of all partitions together, as it was answered
+
+	Peer int      // moved: the other partition
+	Sent Position // moved: of the event with which the units left, which names the transfer
 
 	Cart   []Line // carted: what the cart holds after it
 	Answer string // carted under a key: what renders the answer again
@@ -186,9 +192,19 @@ func (d *decoder) event() Event {
 		e.Amount, e.At, e.Balance = d.int(), time.UnixMilli(d.int()).UTC(), d.int()
 		e.Scope = e.UserID
 	case Restocked:
-		want = 8
+		want = 9
 		e.ProductID, e.Key, e.Fingerprint, e.Delta = d.int(), d.string(), d.fingerprint(), d.int()
 		e.Reason, e.At, e.Stock = d.string(), time.UnixMilli(d.int()).UTC(), d.int()
+		if e.Answered = e.Stock; fields == 8 { // before version 3, when a product lay in one partition
+			want = 8
+		} else {
+			e.Answered = d.int()
+		}
+	case Moved:
+		want = 8
+		e.ProductID, e.Peer, e.Delta = d.int(), int(d.int()), d.int()
+		e.Sent = Position{Epoch: d.int(), Seq: d.int()}
+		e.At, e.Stock = time.UnixMilli(d.int()).UTC(), d.int()
 	default:
 		want = fields
 		if d.err == nil {
@@ -244,7 +260,7 @@ func (e *Event) idempotencyRecord() []byte {
 	case Credited:
 		b = appendInt(appendID(b, e.RefID), e.Balance)
 	case Restocked:
-		b = appendInt(b, e.Stock)
+		b = appendInt(b, e.Answered)
 	case Carted:
 		b = append(b, e.Answer...)
 	}

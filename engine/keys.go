@@ -117,6 +117,16 @@ func (k *Keys) Balance(p int, user int64) string { return k.id(p, "b:", user) }
 // Stock is a partition's share of a product's stock, in units.
 func (k *Keys) Stock(p int, product int64) string { return k.id(p, "s:", product) }
 
+// Grown counts how often a partition's share of a product has grown; only with several partitions.
+func (k *Keys) Grown(p int, product int64) string { return k.id(p, "v:", product) }
+
+// Transfers is the record of what moves between a partition's share of a product and others: see transfer.go.
+func (k *Keys) Transfers(p int, product int64) string { return k.id(p, "x:", product) }
+
+// Moving is the sorted set of the units that have left a partition, and of which it is not settled yet that they arrived:
+// "<product>:<partition>" by time in ms.
+func (k *Keys) Moving(p int) string { return k.tags[p] + "moving" }
+
 // Catalogue is a product's catalogue record.
 func (k *Keys) Catalogue(p int, product int64) string { return k.id(p, "c:", product) }
 

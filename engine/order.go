@@ -130,8 +130,9 @@ func (e *Engine) place(ctx context.Context, op placeOp, later bool) (Order, bool
 	p := e.partitionOf(op.user)
 	if later {
 		held := &reserveOp{placeOp: op, hold: e.cfg.Hold}
-		if err := p.queue.do(ctx, reserveKind, held, len(op.lines)); err != nil {
-			return Order{}, false, e.elsewhere(p, err)
+		reserve := func() error { return p.queue.do(ctx, reserveKind, held, len(op.lines)) }
+		if err := e.supply(ctx, p, op.lines, reserve(), reserve); err != nil {
+			return Order{}, false, err
 		}
 		if held.replayed != 0 {
 			return e.replayed(ctx, p, held.replayed, Pending)
@@ -139,8 +140,9 @@ func (e *Engine) place(ctx context.Context, op placeOp, later bool) (Order, bool
 		return held.result(), false, nil
 	}
 	paid := &op
-	if err := p.queue.do(ctx, placeKind, paid, len(op.lines)); err != nil {
-		return Order{}, false, e.elsewhere(p, err)
+	pay := func() error { return p.queue.do(ctx, placeKind, paid, len(op.lines)) }
+	if err := e.supply(ctx, p, op.lines, pay(), pay); err != nil {
+		return Order{}, false, err
 	}
 	if paid.replayed != 0 {
 		return e.replayed(ctx, p, paid.replayed, Success)
@@ -200,16 +202,6 @@ func mergeLines(lines []Line) ([]Line, error) {
 		}
 	}
 	return merged, nil
-}
-
-// elsewhere turns "out of stock" in a partition that does not hold the product's pool into a refusal that claims
-// less: with several partitions the product may well be there in its home partition.
-func (e *Engine) elsewhere(p *partition, err error) error {
-	var r *Refusal
-	if errors.As(err, &r) && errors.Is(r, ErrOutOfStock) && e.keys.Home(r.ProductID) != p.number {
-		return &Refusal{Reason: ErrElsewhere, ProductID: r.ProductID}
-	}
-	return err
 }
 
 // Order returns an order of a user; user 0 finds anybody's.

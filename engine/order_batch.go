@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Placed is how one of several orders ended: what Place returns.
@@ -76,7 +78,7 @@ func (s *several) place(ctx context.Context, round []int) {
 		}
 		queued[i] = s.engine.partitionOf(op.user).queue.start(placeKind, op, len(op.lines))
 	}
-	var used []int
+	var used, short []int
 	for i, n := range round {
 		op, end := &s.ops[n], &s.ends[n]
 		if queued[i] == nil {
@@ -85,14 +87,48 @@ func (s *several) place(ctx context.Context, round []int) {
 		}
 		switch err := queued[i].wait(ctx); {
 		case err != nil:
-			end.Err = s.engine.elsewhere(s.engine.partitionOf(op.user), err)
+			end.Err = err
+			if shortOf(err) != nil {
+				short = append(short, n)
+			}
 		case op.replayed != 0:
 			used = append(used, n)
 		default:
 			end.Order = op.result()
 		}
 	}
+	used = append(used, s.supply(ctx, short)...)
 	s.replay(ctx, used)
+}
+
+// supplyOrders is how many orders of a batch wait for units from other partitions at a time.
+const supplyOrders = 64
+
+// supply goes on with orders whose partitions lack units, and returns those that turned out to be replays.
+func (s *several) supply(ctx context.Context, short []int) (used []int) {
+	var group errgroup.Group
+	group.SetLimit(supplyOrders)
+	for _, n := range short {
+		group.Go(func() error {
+			op, end := &s.ops[n], &s.ends[n]
+			p := s.engine.partitionOf(op.user)
+			end.Err = s.engine.supply(ctx, p, op.lines, end.Err, func() error {
+				return p.queue.do(ctx, placeKind, op, len(op.lines))
+			})
+			return nil
+		})
+	}
+	_ = group.Wait()
+	for _, n := range short {
+		switch op, end := &s.ops[n], &s.ends[n]; {
+		case end.Err != nil:
+		case op.replayed != 0:
+			used = append(used, n)
+		default:
+			end.Order = op.result()
+		}
+	}
+	return used
 }
 
 // replayReaders is how many orders of used keys a batch reads at a time. Those that Redis has let go come from the books,

@@ -55,8 +55,20 @@ func (e *Engine) Restock(ctx context.Context, r RestockRequest) (int64, bool, er
 		return 0, false, err
 	}
 	defer unlock()
-	if err := p.queue.do(ctx, restockKind, op, 1); err != nil {
+	restock := func() error {
+		elsewhere, err := e.elsewhereUnits(ctx, p, []int64{r.ProductID})
+		if err != nil {
+			return err
+		}
+		op.elsewhere = elsewhere[0]
+		return p.queue.do(ctx, restockKind, op, 1)
+	}
+	err = e.supply(ctx, p, []Line{{ProductID: r.ProductID, Quantity: -r.Delta}}, restock(), restock)
+	if err != nil {
 		return 0, false, err
+	}
+	if r.Delta > 0 && !op.replayed {
+		e.spread(r.ProductID, r.Delta)
 	}
 	return op.stock, op.replayed, nil
 }
@@ -94,16 +106,13 @@ func (e *Engine) usedElsewhere(ctx context.Context, home *partition, key string)
 	return nil
 }
 
-// List puts a product of Postgres into every partition: name, price and version, and its stock where none stands
-// yet. The home partition gets the initial units. Safe to repeat.
+// List puts a product of Postgres into every partition: name, price and version, and its share of the initial units where
+// none stands yet. Safe to repeat.
 func (e *Engine) List(ctx context.Context, product Product, initialStock int64) error {
 	errs := make([]error, len(e.partitions))
 	var all sync.WaitGroup
 	for i, p := range e.partitions {
-		op := &listOp{product: product}
-		if e.keys.Home(product.ID) == p.number {
-			op.initial = initialStock
-		}
+		op := &listOp{product: product, initial: e.initialShare(product.ID, p.number, initialStock)}
 		all.Go(func() { errs[i] = p.queue.do(ctx, listKind, op, 1) })
 	}
 	all.Wait()
@@ -239,13 +248,12 @@ func (e *Engine) shares(ctx context.Context, ids []int64, catalogue bool) ([][]a
 // sumShares adds up a product's shares; a share that is missing means that List has not come to that partition yet.
 func sumShares(product int64, shares [][]any, at int) (sum int64, listed bool, err error) {
 	for _, share := range shares {
-		text, found := share[at].(string)
-		if !found {
+		if share[at] == nil {
 			return 0, false, nil
 		}
-		units, err := strconv.ParseInt(text, 10, 64)
+		units, err := units(product, share[at])
 		if err != nil {
-			return 0, false, fmt.Errorf("%w: stock of product %d", ErrCorrupt, product)
+			return 0, false, err
 		}
 		sum += units
 	}

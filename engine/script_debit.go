@@ -47,6 +47,8 @@ func encodeDebit(c *call, ops []*operation) {
 			}
 		}
 	})
+	c.addGrown(c.order)
+	b = appendInt(b, c.several())
 	c.addArg(b)
 	for _, op := range ops {
 		o := op.body.(*debitOp)
@@ -83,6 +85,24 @@ func (c *call) addStocks(b []byte, visit func(yield func(id int64))) []byte {
 		c.addKey(c.keys.Stock(c.partition, id))
 	}
 	return appendInts(b, products)
+}
+
+// addGrown adds the keys that count how often shares have grown. With one partition nobody asks.
+func (c *call) addGrown(products []int64) {
+	if c.several() == 0 {
+		return
+	}
+	for _, id := range products {
+		c.addKey(c.keys.Grown(c.partition, id))
+	}
+}
+
+// several is 1 where there are several partitions, else 0.
+func (c *call) several() int64 {
+	if c.keys.Partitions() > 1 {
+		return 1
+	}
+	return 0
 }
 
 // appendOperation appends what every operation under a key begins with: it becomes part of the event as it stands.

@@ -24,7 +24,7 @@ type placeOp struct {
 	replayed int64 // order of the earlier call, 0 for none
 }
 
-var placeKind = &kind{script: lua.Place, encode: encodePlace, decode: decodePlace}
+var placeKind = &kind{script: lua.Place, encode: encodePlace, decode: decodePlace, behind: decodeShares}
 
 func encodePlace(c *call, ops []*operation) {
 	places := c.places[:0]
@@ -77,6 +77,7 @@ func (c *call) addSale(b []byte, ops []*placeOp, named bool) {
 	if named {
 		b = appendTexts(b, products)
 	}
+	b = appendInt(b, c.several())
 	for _, o := range ops {
 		c.addKey(c.keys.Order(c.partition, o.order))
 	}
@@ -123,4 +124,17 @@ func decodePlace(d *decoder, c code, body any) error {
 // result is the order that the operation placed.
 func (o *placeOp) result() Order {
 	return paidAtOnce(o.order, o.user, o.lines, o.prices, o.total, time.UnixMilli(o.atMS).UTC())
+}
+
+// decodeShares reads the shares of the call's products after it, which several partitions want to know: see pace.go.
+func decodeShares(p *partition, c *call, d *decoder) {
+	products := c.order // still
+	if n := d.array(len(products)); n != len(products) {
+		return
+	}
+	for _, id := range products {
+		if left, listed := d.intOrFalse(); listed {
+			p.pace.note(id, left, time.Now())
+		}
+	}
 }

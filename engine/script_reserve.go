@@ -12,7 +12,7 @@ type reserveOp struct {
 	hold time.Duration
 }
 
-var reserveKind = &kind{script: lua.Reserve, encode: encodeReserve, decode: decodeReserve}
+var reserveKind = &kind{script: lua.Reserve, encode: encodeReserve, decode: decodeReserve, behind: decodeShares}
 
 func encodeReserve(c *call, ops []*operation) {
 	places := c.places[:0]

@@ -13,9 +13,10 @@ type restockOp struct {
 	reason      string
 	key         string
 	fingerprint Fingerprint
+	elsewhere   int64 // units in other partitions
 
 	// reply
-	stock    int64
+	stock    int64 // of all partitions
 	replayed bool
 }
 
@@ -33,7 +34,18 @@ func encodeRestock(c *call, ops []*operation) {
 	for _, id := range products {
 		c.addKey(c.keys.Stock(c.partition, id))
 	}
+	elsewhere := map[int64]int64{}
+	for _, op := range ops {
+		o := op.body.(*restockOp)
+		elsewhere[o.product] = o.elsewhere // what was read last, and so is the latest
+	}
 	b := appendInts(c.scratch[:0], products)
+	b = msgp.AppendArrayHeader(b, uint32(len(products)))
+	for _, id := range products {
+		b = appendInt(b, elsewhere[id])
+	}
+	c.addGrown(products)
+	b = appendInt(b, c.several())
 	c.addArg(b)
 	for _, op := range ops {
 		o := op.body.(*restockOp)
@@ -56,7 +68,7 @@ func decodeRestock(d *decoder, c code, body any) error {
 // listOp is an operation of lua/list.lua.
 type listOp struct {
 	product Product
-	initial int64 // units, for the share of the home partition
+	initial int64 // units of this partition's share
 }
 
 var listKind = &kind{script: lua.List, encode: encodeList, decode: decodeNothing}

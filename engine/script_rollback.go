@@ -62,7 +62,9 @@ func encodeRollback(c *call, ops []*operation, expire bool) {
 			}
 		}
 	})
+	c.addGrown(c.order)
 	b = c.addSaleMinutes(b, ops)
+	b = appendInt(b, c.several())
 	c.addArg(b)
 	for _, op := range ops {
 		o := op.body.(*rollbackOp)

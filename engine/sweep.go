@@ -13,14 +13,19 @@ const (
 	sweepEvery = 200 * time.Millisecond // between looks for holds past their deadline
 	sweepMax   = 512                    // holds a look
 	rollEvery  = 10 * time.Second       // between looks for minutes that left the window
+	moveEvery  = time.Second            // between looks for transfers that were left open
 )
 
-// sweep ends the holds whose deadline has come, and takes minutes that have left the window out of the top sellers, until ctx
-// ends. Several processes may do so at once: the scripts do each thing once.
+// sweep ends the holds whose deadline has come and the transfers that others left open, and takes minutes that have left the
+// window out of the top sellers, until ctx ends. Several processes may do so at once: the scripts do each thing once.
 func (p *partition) sweep(ctx context.Context) {
-	rolled, before, logged := time.Time{}, "", ""
+	rolled, moved, before, logged := time.Time{}, time.Time{}, "", ""
 	for {
 		err := p.expireHolds(ctx)
+		if err == nil && time.Since(moved) >= moveEvery && p.door.state.Load().open {
+			moved = time.Now()
+			err = p.engine.sweepTransfers(ctx, p)
+		}
 		if err == nil && time.Since(rolled) >= rollEvery {
 			if err = p.engine.rollPartition(ctx, p); err == nil {
 				rolled = time.Now()
@@ -33,7 +38,7 @@ func (p *partition) sweep(ctx context.Context) {
 		}
 		// Once may be chance: an order that another process has ended in between.
 		if text != "" && text == before && text != logged {
-			p.engine.cfg.Log.Warn("holds not swept", "partition", p.number, "error", err)
+			p.engine.cfg.Log.Warn("not swept", "partition", p.number, "error", err)
 			logged = text
 		}
 		before = text

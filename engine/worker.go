@@ -17,6 +17,7 @@ type partition struct {
 	minuteSeen atomic.Int64 // last minute a script corrected us to
 	late       atomic.Int64 // operations whose deadline passed in a queue, since the start
 	crowd      crowd
+	pace       pace
 }
 
 // work takes batches until the queue is closed and empty. Two workers a partition let one prepare while Redis runs

@@ -12,9 +12,11 @@
 --   then      N orders, one an operation (equal keys may repeat)
 --   then      U balances, one a distinct user, in minor units
 --   then      S stock shares, one a distinct product, in units
+--   then      S counters of growth, one a distinct product, or none with one partition
 -- ARGV
 --   1         header, see door.lua
---   2         msgpack sequence: expected minute (of Unix time), array of the U user ids, array of the S product ids
+--   2         msgpack sequence: expected minute (of Unix time), array of the U user ids, array of the S product ids,
+--             1 where growth is counted or 0
 --   3..       N operations, each a msgpack sequence: user id, order id (8 bytes), idempotency key,
 --             fingerprint (16 bytes)
 -- Replies
@@ -38,15 +40,16 @@ local ORDER_NOT_FOUND, ORDER_NOT_PAYABLE = code.order_not_found, code.order_not_
 local door, shut = enter()
 if shut then return shut end
 
-local expected_minute, users, products = cmsgpack.unpack(ARGV[2])
+local expected_minute, users, products, counted = cmsgpack.unpack(ARGV[2])
 if expected_minute ~= door.minute then
     return redis.error_reply(string.format('MINUTE %.0f', door.minute))
 end
 
 local n, u, s = #ARGV - 2, #users, #products
 local idempotency_at, order_at, balance_at, stock_at = 5, 5 + n, 5 + 2 * n, 5 + 2 * n + u
+local grown_at = stock_at + s
 
-local found = gather(idempotency_at + 1, stock_at + s)
+local found, grown = gather(idempotency_at + 1, grown_at), gather(grown_at + 1, grown_at + s * counted)
 local records, orders, balances, stocks = {}, {}, {}, {}
 for i = 1, n do
     records[KEYS[idempotency_at + i]] = found[i]
@@ -125,6 +128,7 @@ if #events > 0 then
     emit(door, events, #events)
     put_changed(balance_at, users, balances, changed_users, writes)
     put_changed(stock_at, products, stocks, changed_products, writes)
+    put_grown(grown_at, products, grown, changed_products, writes)
     put(writes)
     redis.call('ZREM', KEYS[5], unpack(ended))
     count_minute(KEYS[3], in_minute)

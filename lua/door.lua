@@ -38,13 +38,14 @@ local code = {
     order_changed = 17,
     hold_not_due = 18,
     order_limit = 19,
+    share_leased = 20,
 }
 
 -- The cap of a balance, a charge and the total of an order, in minor units.
 local BALANCE_MAX = 100000000000000
 local STOCK_MAX = 1000000000
 -- See engine/event.go.
-local EVENT_VERSION = 2
+local EVENT_VERSION = 3
 -- What a stream entry costs Redis beside its payload: id, field names, listpack and radix tree node.
 local ENTRY_OVERHEAD_BYTES = 96
 -- unpack fails near 8,000 values (LUAI_MAXCSTACK).
@@ -111,5 +112,16 @@ end
 local function put(pairs_flat)
     for from = 1, #pairs_flat, UNPACK_MAX do
         redis.call('MSET', unpack(pairs_flat, from, math.min(from + UNPACK_MAX - 1, #pairs_flat)))
+    end
+end
+
+-- put_grown counts one more growth of the shares of products that changed, where growth is counted: found holds what
+-- the counters at the keys behind at said. Equal counters in two looks tell that a share has only shrunk in between.
+local function put_grown(at, ids, found, changed, writes)
+    for i = 1, #found do
+        if changed[ids[i]] then
+            local w = #writes
+            writes[w + 1], writes[w + 2] = KEYS[at + i], string.format('%d', (found[i] or 0) + 1)
+        end
     end
 end

@@ -22,20 +22,23 @@ type source struct {
 	sections map[string][]string // lines of each, without the comment sign
 	body     string              // without comments
 	guarded  bool
-	sells    bool // has the shared part
+	shared   string // the part that it has behind the door: sale, transfer or none
 }
 
 // The preludes: files that stand before the bodies of others.
 const (
 	prelude = "door"
-	shared  = "sale" // behind the door, for some
+	// Behind the door, for some.
+	sale     = "sale"
+	transfer = "transfer"
 )
 
-func isPrelude(name string) bool { return name == prelude || name == shared }
+func isPrelude(name string) bool { return name == prelude || name == sale || name == transfer }
 
 var (
-	sells   = []*lua.Script{lua.Place, lua.Reserve, lua.Debit, lua.Rollback, lua.Cart, lua.Roll}
-	guarded = append([]*lua.Script{lua.Charge, lua.Restock, lua.List, lua.Enroll}, sells...)
+	sells     = []*lua.Script{lua.Place, lua.Reserve, lua.Debit, lua.Rollback, lua.Cart, lua.Roll}
+	transfers = []*lua.Script{lua.Lend, lua.Credit, lua.Settle}
+	guarded   = slices.Concat([]*lua.Script{lua.Charge, lua.Restock, lua.List, lua.Enroll}, sells, transfers)
 )
 
 func sources(t *testing.T) []source {
@@ -70,7 +73,13 @@ func parse(t *testing.T, file string) source {
 	}
 	s := source{name: strings.TrimSuffix(file, ".lua"), sections: map[string][]string{}}
 	named := func(g *lua.Script) bool { return g.Name == s.name }
-	s.guarded, s.sells = slices.ContainsFunc(guarded, named), slices.ContainsFunc(sells, named)
+	s.guarded = slices.ContainsFunc(guarded, named)
+	switch {
+	case slices.ContainsFunc(sells, named):
+		s.shared = sale
+	case slices.ContainsFunc(transfers, named):
+		s.shared = transfer
+	}
 	rest := strings.Split(string(text), "\n")
 	if strings.HasPrefix(rest[0], "#!") {
 		s.shebang, rest = rest[0], rest[1:]
@@ -216,7 +225,11 @@ func TestHeader_NamesTheKeysAndArgumentsOfTheBody(t *testing.T) {
 					t.Errorf("#%s - %d is counted, the header names %d before the group", section, n, a.fixed)
 				}
 			}
-			if grouped := regexp.MustCompile(section + `\[[^]]*i\]|#` + section).MatchString(s.body); !isPrelude(s.name) && grouped != (a.groups > 0) {
+			walks := section + `\[[^]]*i\]|#` + section
+			if section == "KEYS" {
+				walks += `|gather\(|read_shares\(`
+			}
+			if grouped := regexp.MustCompile(walks).MatchString(s.body); !isPrelude(s.name) && grouped != (a.groups > 0) {
 				t.Errorf("%s: the body walks a group: %t, the header names %d", section, grouped, a.groups)
 			}
 		}
@@ -379,7 +392,7 @@ func (s *source) sharedReplies(t *testing.T, used, given map[string]bool) {
 	if !strings.Contains(s.body, "price_lines(") {
 		return
 	}
-	_, body, _ := strings.Cut(parse(t, shared+".lua").body, "local function price_lines(")
+	_, body, _ := strings.Cut(parse(t, sale+".lua").body, "local function price_lines(")
 	body, _, _ = strings.Cut(body, "\nend")
 	for _, m := range regexp.MustCompile(`pack\(code\.(\w+)`).FindAllStringSubmatch(body, -1) {
 		used[m[1]], given[m[1]] = true, true
@@ -403,9 +416,9 @@ func (s *source) events(t *testing.T) map[string]string {
 		}
 	}
 	note(s.body, func(string) bool { return true })
-	if s.sells {
+	if s.shared != "" {
 		// The shared part packs an event in a function named like its head: carted for CARTED_HEAD.
-		note(parse(t, shared+".lua").body, func(name string) bool {
+		note(parse(t, s.shared+".lua").body, func(name string) bool {
 			return strings.Contains(s.body, strings.ToLower(name)+"(")
 		})
 	}

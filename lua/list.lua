@@ -18,10 +18,10 @@
 --   error DOOR: not done, the door is shut
 -- Event
 --   3 restocked, with an empty key and fingerprint and the reason "initial stock", where a share starts with units:
---   [3, product id, key, fingerprint, delta, reason, time in ms, stock after]
+--   [3, product id, key, fingerprint, delta, reason, time in ms, share after, the same]
 
 local OK, BACKLOG = code.ok, code.backlog
-local EVENT_HEAD = '\152\003' -- msgpack: array of 8, kind 3
+local EVENT_HEAD = '\153\003' -- msgpack: array of 9, kind 3
 
 local door, shut = enter()
 if shut then return shut end
@@ -50,7 +50,7 @@ for i = 1, n do
             writes[#writes + 1] = initial
             if initial > 0 then
                 events[#events + 1] = EVENT_HEAD
-                    .. pack(product, '', '', initial, 'initial stock', door.now_ms, initial)
+                    .. pack(product, '', '', initial, 'initial stock', door.now_ms, initial, initial)
             end
         end
         local old = catalogue[catalogue_key]

@@ -34,6 +34,9 @@ var (
 	List     = guarded("list")
 	Enroll   = guarded("enroll")
 	Roll     = guarded("roll", "sale")
+	Lend     = guarded("lend", "transfer")
+	Credit   = guarded("credit", "transfer")
+	Settle   = guarded("settle", "transfer")
 )
 
 // Scripts of repair and upkeep.
@@ -56,7 +59,7 @@ var (
 // All lists every script, for loading ahead and for tests.
 func All() []*Script {
 	return []*Script{
-		Place, Reserve, Debit, Rollback, Cart, Charge, Restock, List, Enroll, Roll,
+		Place, Reserve, Debit, Rollback, Cart, Charge, Restock, List, Enroll, Roll, Lend, Credit, Settle,
 		Look, Claim, Open, Replay, Begin, Load, Trim, Forget, Lapse, Due, Top, Rights, Tells,
 	}
 }

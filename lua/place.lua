@@ -18,12 +18,13 @@
 --   2         msgpack sequence: expected minute (of Unix time), array of the C operations that buy from a cart
 --             (counted from 1), array of the U user ids, array of the S product ids, array of the index of each
 --             operation's user, array of the lines of each operation: how many, then product by index, quantity, ...,
---             array of the S product ids as text
+--             array of the S product ids as text, 1 with several partitions or 0
 --   3..       N operations, each a msgpack sequence: user id, order id (8 bytes), idempotency key,
 --             fingerprint (16 bytes)
 --   then      N arrays in msgpack, the lines of each: product id, quantity, ...; each product once
 -- Replies
---   one string: the last seq, then for each operation a msgpack sequence
+--   one string: the last seq, then for each operation a msgpack sequence; behind them, with several partitions, an
+--   array of the S stock shares after the call (false where there is none)
 --   ok                    0, time in ms, total, array of prices
 --   replay                1, order id
 --   key_reused            2
@@ -54,7 +55,7 @@ local OK_HEAD = pack(OK)
 local door, shut = enter()
 if shut then return shut end
 
-local expected_minute, buys, users, products, who, what, names = cmsgpack.unpack(ARGV[2])
+local expected_minute, buys, users, products, who, what, names, several = cmsgpack.unpack(ARGV[2])
 if expected_minute ~= door.minute then
     return redis.error_reply(string.format('MINUTE %.0f', door.minute))
 end
@@ -151,4 +152,5 @@ if event_count > 0 then
     count_minute(KEYS[3], in_minute)
     count_top(KEYS[4], in_window)
 end
+if several == 1 then replies[n + 1] = pack(stocks) end
 return respond(door, replies)

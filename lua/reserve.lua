@@ -16,12 +16,14 @@
 --   1         header, see door.lua
 --   2         msgpack sequence: how long to hold in ms, array of the C operations that buy from a cart (from 1),
 --             array of the U user ids, array of the S product ids, array of the index of each operation's user,
---             array of the lines of each operation: how many, then product by index, quantity, ...
+--             array of the lines of each operation: how many, then product by index, quantity, ...,
+--             1 with several partitions or 0
 --   3..       N operations, each a msgpack sequence: user id, order id (8 bytes), idempotency key,
 --             fingerprint (16 bytes)
 --   then      N arrays in msgpack, the lines of each: product id, quantity, ...; each product once
 -- Replies
---   one string: the last seq, then for each operation a msgpack sequence
+--   one string: the last seq, then for each operation a msgpack sequence; behind them, with several partitions, an
+--   array of the S stock shares after the call (false where there is none)
 --   ok                    0, time in ms, total, array of prices
 --   replay                1, order id
 --   key_reused            2
@@ -49,7 +51,7 @@ local OK_HEAD = pack(OK)
 local door, shut = enter()
 if shut then return shut end
 
-local hold_ms, buys, users, products, who, what = cmsgpack.unpack(ARGV[2])
+local hold_ms, buys, users, products, who, what, several = cmsgpack.unpack(ARGV[2])
 local n, c, u, s = (#ARGV - 2) / 2, #buys, #users, #products
 local idempotency_at, cart_at = 3, 3 + n
 local balance_at = cart_at + c
@@ -128,4 +130,5 @@ if event_count > 0 then
     put(writes)
     redis.call('ZADD', KEYS[3], unpack(holds))
 end
+if several == 1 then replies[n + 1] = pack(stocks) end
 return respond(door, replies)

@@ -12,10 +12,12 @@
 --   then      N orders, one an operation (equal keys may repeat)
 --   then      U balances, one a distinct user, in minor units
 --   then      S stock shares, one a distinct product, in units
+--   then      S counters of growth, one a distinct product, or none with one partition
 --   then      M hashes of the units sold in a minute, one a distinct minute of a sale
 -- ARGV
 --   1         header, see door.lua
---   2         msgpack sequence: K, array of the U user ids, array of the S product ids, array of the M minutes
+--   2         msgpack sequence: K, array of the U user ids, array of the S product ids, array of the M minutes,
+--             1 where growth is counted or 0
 --   3..       N operations, each a msgpack sequence: user id, order id (8 bytes), idempotency key,
 --             fingerprint (16 bytes)
 --   then      N wishes, each a msgpack sequence: 1 to expire or 0 to cancel, scope of the key, reason, how long after
@@ -46,13 +48,14 @@ local ORDER_CHANGED, HOLD_NOT_DUE = code.order_changed, code.hold_not_due
 local door, shut = enter()
 if shut then return shut end
 
-local k, users, products, minutes = cmsgpack.unpack(ARGV[2])
+local k, users, products, minutes, counted = cmsgpack.unpack(ARGV[2])
 local n, u, s = (#ARGV - 2) / 2, #users, #products
 local idempotency_at, order_at = 4, 4 + k
 local balance_at, stock_at = order_at + n, order_at + n + u
-local minute_at = stock_at + s
+local grown_at = stock_at + s
+local minute_at = grown_at + s * counted
 
-local found = gather(idempotency_at + 1, minute_at)
+local found, grown = gather(idempotency_at + 1, grown_at), gather(grown_at + 1, minute_at)
 local records, orders, balances, stocks, minute_keys = {}, {}, {}, {}, {}
 for i = 1, k do records[KEYS[idempotency_at + i]] = found[i] end
 for i = 1, n do
@@ -184,6 +187,7 @@ if #events > 0 then
     emit(door, events, #events)
     put_changed(balance_at, users, balances, changed_users, writes)
     put_changed(stock_at, products, stocks, changed_products, writes)
+    put_grown(grown_at, products, grown, changed_products, writes)
     put(writes)
     if #ended > 0 then redis.call('ZREM', KEYS[4], unpack(ended)) end
     for key, sums in pairs(in_minutes) do count_minute(key, sums) end

@@ -1,0 +1,266 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	supplyWait  = 2 * time.Second       // for units that lie in other partitions
+	supplyPause = 10 * time.Millisecond // before looking again where nothing could be moved
+	lendTries   = 3                     // to lend where earlier transfers are still open
+)
+
+// supply goes on with a sale that found a share of its partition too small: err says so, and anything else it returns as it is.
+// One share proves nothing, so the sale is made again with what comes from other partitions, until it succeeds, the product
+// is proven to be short everywhere, or supplyWait has passed: then it is ErrElsewhere, not done.
+func (e *Engine) supply(ctx context.Context, p *partition, lines []Line, err error, sell func() error) error {
+	if len(e.partitions) == 1 {
+		return err
+	}
+	waiting, cancel := context.WithTimeout(ctx, supplyWait)
+	defer cancel()
+	for {
+		short := shortOf(err)
+		if short == nil {
+			return err
+		}
+		i := slices.IndexFunc(lines, func(l Line) bool { return l.ProductID == short.ProductID })
+		if i < 0 {
+			return err
+		}
+		if err := e.fetch(waiting, p, lines[i]); err != nil {
+			if waiting.Err() != nil {
+				return &Refusal{Reason: ErrElsewhere, ProductID: short.ProductID}
+			}
+			return err
+		}
+		err = sell()
+	}
+}
+
+// shortOf returns the refusal for lack of stock, if that is what an error is.
+func shortOf(err error) *Refusal {
+	var r *Refusal
+	if errors.As(err, &r) && errors.Is(r, ErrOutOfStock) {
+		return r
+	}
+	return nil
+}
+
+// fetch brings units of a product into a partition's share for a line of an order, together with others who wait for the
+// same: nil says that the order is worth another try. Where the product is proven to be short everywhere it is the
+// refusal.
+func (e *Engine) fetch(ctx context.Context, p *partition, line Line) error {
+	key := shareKey{line.ProductID, p.number}
+	s := e.supplies.join(key, line.Quantity)
+	defer e.supplies.leave(key, s, line.Quantity)
+	found, err := s.rounds.Do(ctx, supplyWait, func(ctx context.Context) (stockView, error) {
+		return e.bring(ctx, key, s)
+	})
+	if err == nil && found.proven && found.total < line.Quantity {
+		err = &Refusal{Reason: ErrOutOfStock, ProductID: line.ProductID, Left: found.total}
+	}
+	return err
+}
+
+// supplies are the shares for which this process fetches units.
+type supplies struct {
+	mu    sync.Mutex
+	under map[shareKey]*supplying
+}
+
+type shareKey struct {
+	product   int64
+	partition int
+}
+
+// supplying is what those have in common who wait for units in one share.
+type supplying struct {
+	rounds Shared[stockView]
+	wanted map[int64]int64 // how many want how many units each
+}
+
+func (s *supplies) join(key shareKey, units int64) *supplying {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.under == nil {
+		s.under = map[shareKey]*supplying{}
+	}
+	one := s.under[key]
+	if one == nil {
+		one = &supplying{wanted: map[int64]int64{}}
+		s.under[key] = one
+	}
+	one.wanted[units]++
+	return one
+}
+
+func (s *supplies) leave(key shareKey, one *supplying, units int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if one.wanted[units]--; one.wanted[units] == 0 {
+		delete(one.wanted, units)
+	}
+	if len(one.wanted) == 0 {
+		delete(s.under, key)
+	}
+}
+
+// wants adds up what those want who may get it at all: each no more than there is.
+func (s *supplies) wants(one *supplying, total int64) (units int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for each, how := range one.wanted {
+		if each <= total {
+			units += each * how
+		}
+	}
+	return min(units, total)
+}
+
+// bring looks at a product everywhere and moves what is wanted of it into a share.
+func (e *Engine) bring(ctx context.Context, to shareKey, s *supplying) (stockView, error) {
+	view, err := e.lookAround(ctx, to.product)
+	if err != nil {
+		return view, err
+	}
+	wanted := e.supplies.wants(s, view.total)
+	if view.proven && wanted == 0 {
+		return view, nil
+	}
+	short := wanted - view.units[to.partition]
+	if short <= 0 && wanted > 0 {
+		return view, nil
+	}
+	if short <= 0 || !e.move(ctx, to, short, view) {
+		pause(ctx, supplyPause)
+	}
+	return view, nil
+}
+
+// move brings units into a share, as far as others have them, and reports whether any came.
+func (e *Engine) move(ctx context.Context, to shareKey, units int64, view stockView) bool {
+	home := e.keys.Home(to.product)
+	if to.partition == home {
+		return e.recall(ctx, to, units, view, leaseStay)
+	}
+	at := view.units[home]
+	if at < units {
+		e.recall(ctx, to, units-at, view, 0)
+	}
+	// More than is asked for, so that the next buyers need not wait.
+	most := max(units, at/int64(len(e.partitions)))
+	return e.send(ctx, to.product, home, to.partition, most, leaseStay) == nil
+}
+
+// recall brings units home from the partitions that have most, but for the one that they are for, and reports whether any
+// came. From each it takes half of what it has, or more where that is not enough.
+func (e *Engine) recall(ctx context.Context, to shareKey, units int64, view stockView, stay time.Duration) bool {
+	home := e.keys.Home(to.product)
+	var from []int
+	for n, has := range view.units {
+		if n != home && n != to.partition && has > 0 {
+			from = append(from, n)
+		}
+	}
+	slices.SortFunc(from, func(a, b int) int { return sign(view.units[b] - view.units[a]) })
+	var group errgroup.Group
+	group.SetLimit(partitionsAtOnce)
+	came := make([]bool, len(from))
+	for i, n := range from {
+		if units <= 0 {
+			break
+		}
+		most := min(view.units[n], max(units, (view.units[n]+1)/2))
+		units -= most
+		group.Go(func() error {
+			came[i] = e.send(ctx, to.product, n, home, most, stay) == nil
+			return nil
+		})
+	}
+	_ = group.Wait()
+	return slices.Contains(came, true)
+}
+
+// send moves up to most units from a share into another and returns when they have come.
+func (e *Engine) send(ctx context.Context, product int64, from, to int, most int64, stay time.Duration) error {
+	for range lendTries {
+		t, earlier, err := e.lend(ctx, product, from, to, most)
+		if err != nil {
+			return err
+		}
+		if earlier {
+			if err := e.finish(ctx, t); err != nil {
+				return err
+			}
+			continue
+		}
+		credited, err := e.arrive(ctx, t, stay)
+		if err != nil {
+			return err
+		}
+		e.aside(func(ctx context.Context) error { return e.settle(ctx, t, credited) })
+		return nil
+	}
+	return ErrElsewhere
+}
+
+// replenish lends to a share that runs low, ahead of its next buyers: a part of what its product's home has.
+func (p *partition) replenish(product int64) {
+	e := p.engine
+	home := e.keys.Home(product)
+	if p.number == home {
+		return
+	}
+	e.aside(func(ctx context.Context) error {
+		stocks, err := e.get(ctx, e.partitions[home], e.keys.Stock(home, product))
+		if err != nil {
+			return err
+		}
+		at, err := units(product, stocks[0])
+		if err != nil || at == 0 {
+			return err
+		}
+		parts := int64(len(e.partitions))
+		return e.send(ctx, product, home, p.number, (at+parts-1)/parts, 0)
+	})
+}
+
+// spread lends the shares of the other partitions what they would have if a product had come with these units.
+func (e *Engine) spread(product, units int64) {
+	home, each := e.keys.Home(product), units/int64(len(e.partitions))
+	if each < 1 {
+		return
+	}
+	for n := range e.partitions {
+		if n != home {
+			e.aside(func(ctx context.Context) error { return e.send(ctx, product, home, n, each, 0) })
+		}
+	}
+}
+
+// initialShare is the part of a new product's units with which a partition starts: all have the same, and the home what is
+// left over.
+func (e *Engine) initialShare(product int64, partition int, units int64) int64 {
+	parts := int64(len(e.partitions))
+	if partition == e.keys.Home(product) {
+		return units - units/parts*(parts-1)
+	}
+	return units / parts
+}
+
+// pause waits, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}

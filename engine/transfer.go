@@ -1,0 +1,222 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"time"
+
+	"stampede/lua"
+)
+
+// A product's stock is held in shares, one a partition, so that an order takes all it needs in its buyer's partition (the
+// escrow method: O'Neil, "The Escrow Transactional Method", 1986). Units move between the share of the product's home and
+// the others, never between two others: what the home has is what is not lent out.
+//
+// A transfer is a debit at the sender (lend.lua), a credit at the receiver (credit.lua) and a settlement at the sender
+// (settle.lua). Its id is the position of the debit's event. The receiver credits once Postgres holds the debit, and the
+// sender settles, and may send again, once Postgres holds the credit: so whatever a failover takes back on one side, the
+// journal gives again, and nothing comes twice or gets lost. Whoever finds a transfer open brings it to its end: each step
+// is safe to repeat.
+
+// transfer is units on their way.
+type transfer struct {
+	product  int64
+	from, to int
+	units    int64
+	id       Position
+}
+
+// lend takes up to most units out of a share on their way to another. Where an earlier transfer between the two is still open,
+// it returns that one and true.
+func (e *Engine) lend(ctx context.Context, product int64, from, to int, most int64) (transfer, bool, error) {
+	op := &lendOp{product: product, receiver: to, most: most, heed: from != e.keys.Home(product)}
+	if err := e.partitions[from].queue.do(ctx, lendKind, op, 1); err != nil {
+		return transfer{}, false, err
+	}
+	return transfer{product: product, from: from, to: to, units: op.units, id: op.id}, op.open, nil
+}
+
+// leaseStay is how long units stay that came for a buyer who waits: others who wait for the same must not take them away
+// before that.
+const leaseStay = 250 * time.Millisecond
+
+// arrive credits a transfer once its debit is durable, and returns a position of the receiver's events that covers the credit.
+func (e *Engine) arrive(ctx context.Context, t transfer, stay time.Duration) (Position, error) {
+	if err := e.durable(ctx, t.from, t.id); err != nil {
+		return Position{}, err
+	}
+	op := &creditOp{product: t.product, sender: t.from, id: t.id, units: t.units, stayMS: stay.Milliseconds()}
+	err := e.partitions[t.to].queue.do(ctx, creditKind, op, 1)
+	return op.at, err
+}
+
+// settle closes a transfer once its credit is durable.
+func (e *Engine) settle(ctx context.Context, t transfer, credited Position) error {
+	if err := e.durable(ctx, t.to, credited); err != nil {
+		return err
+	}
+	return e.partitions[t.from].queue.do(ctx, settleKind, &settleOp{product: t.product, receiver: t.to, id: t.id}, 1)
+}
+
+// finish brings an open transfer to its end.
+func (e *Engine) finish(ctx context.Context, t transfer) error {
+	credited, err := e.arrive(ctx, t, 0)
+	if err != nil {
+		return err
+	}
+	return e.settle(ctx, t, credited)
+}
+
+func (e *Engine) durable(ctx context.Context, partition int, at Position) error {
+	if e.cfg.Durable == nil {
+		return nil
+	}
+	return e.cfg.Durable(ctx, partition, at)
+}
+
+// moversMax bounds the transfers that this process lends ahead, settles or sweeps at a time.
+const moversMax = 64
+
+// moveTimeout bounds each of them: longer than a slow writer takes, and the sweeper tries again.
+const moveTimeout = 10 * time.Second
+
+// aside runs a step of a transfer beside the requests, if there is room: otherwise the sweeper does it later.
+func (e *Engine) aside(step func(ctx context.Context) error) bool {
+	if e.moving == nil {
+		return false
+	}
+	return e.movers.TryGo(func() error {
+		ctx, cancel := context.WithTimeout(e.moving, moveTimeout)
+		defer cancel()
+		if err := step(ctx); err != nil && !expected(err) {
+			e.cfg.Log.Warn("units not moved yet", "error", err)
+		}
+		return nil
+	})
+}
+
+// expected reports whether a step of a transfer failed for a reason that others tell of, or that passes by itself.
+func expected(err error) bool {
+	for _, reason := range []error{ErrUnavailable, ErrOverloaded, ErrUnknown, ErrLost, ErrOutOfStock, errShareLeased, context.Canceled, context.DeadlineExceeded} {
+		if errors.Is(err, reason) {
+			return true
+		}
+	}
+	return false
+}
+
+const (
+	movingAge   = time.Second // what is open for longer may have been left by a process that died
+	movingSweep = 1024        // transfers a look
+)
+
+// sweepTransfers ends what others have left open in a partition.
+func (e *Engine) sweepTransfers(ctx context.Context, p *partition) error {
+	if len(e.partitions) == 1 {
+		return nil
+	}
+	reply, err := e.upkeep(ctx, lua.Due, []string{e.keys.Moving(p.number)}, e.clockOffset.Load()-movingAge.Milliseconds(), movingSweep)
+	if err != nil {
+		return err
+	}
+	members, _ := reply.([]any)
+	// Those of a peer that is away must not keep out the others.
+	rand.Shuffle(len(members), func(i, j int) { members[i], members[j] = members[j], members[i] })
+	for _, m := range members {
+		product, peer, err := e.movingMember(m)
+		if err != nil {
+			return err
+		}
+		e.aside(func(ctx context.Context) error { return e.finishOpen(ctx, p, product, peer) })
+	}
+	return nil
+}
+
+// movingMember reads a member of moving: "<product>:<receiver>".
+func (e *Engine) movingMember(member any) (product int64, peer int, err error) {
+	text, _ := member.(string)
+	left, right, _ := strings.Cut(text, ":")
+	product, err1 := strconv.ParseInt(left, 10, 64)
+	peer, err2 := strconv.Atoi(right)
+	if err1 != nil || err2 != nil || peer < 0 || peer >= len(e.partitions) {
+		return 0, 0, fmt.Errorf("%w: a member of moving: %q", ErrCorrupt, text)
+	}
+	return product, peer, nil
+}
+
+// finishOpen ends the transfer of a product from a partition to a peer, if one is open.
+func (e *Engine) finishOpen(ctx context.Context, p *partition, product int64, peer int) error {
+	values, err := e.get(ctx, p, e.keys.Transfers(p.number, product))
+	if err != nil {
+		return err
+	}
+	record, err := decodeTransfers(values[0])
+	if err != nil {
+		return err
+	}
+	for _, o := range record.out {
+		if o.peer == peer {
+			return e.finish(ctx, transfer{product: product, from: p.number, to: peer, units: o.units, id: o.id})
+		}
+	}
+	return nil
+}
+
+// transfers is a partition's record of a product's transfers; see lua/transfer.lua.
+type transfers struct {
+	leasedMS int64
+	out      []outgoing
+	in       []incoming
+}
+
+// outgoing is what left for a peer and is not settled yet.
+type outgoing struct {
+	peer  int
+	id    Position
+	units int64
+}
+
+// incoming is the last transfer that came from a peer.
+type incoming struct {
+	peer int
+	id   Position
+}
+
+// decodeTransfers reads the record as MGET gives it; where there is none it is empty.
+func decodeTransfers(value any) (transfers, error) {
+	const outFields, inFields = 4, 3
+	text, found := value.(string)
+	if !found {
+		return transfers{}, nil
+	}
+	d := &decoder{b: []byte(text)}
+	if n := d.array(3); n != 3 && d.err == nil {
+		d.err = fmt.Errorf("%d parts", n)
+	}
+	t := transfers{leasedMS: d.int()}
+	for range d.array(outFields*PartitionsMax) / outFields {
+		t.out = append(t.out, outgoing{peer: int(d.int()), id: d.position(), units: d.int()})
+	}
+	for range d.array(inFields*PartitionsMax) / inFields {
+		t.in = append(t.in, incoming{peer: int(d.int()), id: d.position()})
+	}
+	d.end()
+	if d.err != nil {
+		return transfers{}, fmt.Errorf("%w: record of transfers: %v", ErrCorrupt, d.err) //nolint:errorlint // for the log
+	}
+	return t, nil
+}
+
+// came reports whether a transfer from a peer has come.
+func (t *transfers) came(from int, id Position) bool {
+	for _, i := range t.in {
+		if i.peer == from {
+			return i.id.Compare(id) >= 0
+		}
+	}
+	return false
+}

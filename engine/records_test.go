@@ -12,7 +12,7 @@ import (
 )
 
 func TestOrderRecord_ComesBackAsItWas(t *testing.T) {
-	for _, o := range []Order{sampleOrder(), sampleEvents()[0].Order, sampleEvents()[4].Order, sampleEvents()[5].Order} {
+	for _, o := range []Order{sampleOrder(), sampleEvents()[0].Order, sampleEvents()[5].Order, sampleEvents()[6].Order} {
 		got, err := DecodeOrder(o.ID, string(encodeOrder(&o)))
 		if err != nil || !got.Equal(&o) {
 			t.Errorf("%+v, %v, want %+v", got, err, o)

@@ -18,13 +18,13 @@ import (
 // completes the transaction: the load after that carries out half of a script.
 // redis-check-aof cuts before the MULTI. It is redis-server under another name.
 func (r *redisServer) mendAOF() error {
-	manifest := filepath.Join(r.dir.redis(), "appendonlydir", "appendonly.aof.manifest")
+	manifest := filepath.Join(r.home, "appendonlydir", "appendonly.aof.manifest")
 	if _, err := os.Stat(manifest); errors.Is(err, os.ErrNotExist) {
 		return nil // the first start
 	}
 	cmd := exec.Command(r.binary)
 	cmd.Args = []string{"redis-check-aof", "--fix", manifest}
-	cmd.Dir = r.dir.redis()
+	cmd.Dir = r.home
 	cmd.Env = r.opts.system.childEnv()
 	cmd.SysProcAttr = account{}.attr()
 	cmd.Stdin = strings.NewReader("y\n")

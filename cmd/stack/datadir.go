@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,17 +15,19 @@ import (
 //
 //	lock               flock of the owner, with its pid
 //	redis/             redis.conf, redis.sock, appendonlydir
+//	redis-1/ ...       instead, with a cluster: of each node, and its nodes.conf
 //	redis.password     secrets, mode 0600, kept across starts
 //	postgres.password
 //	postgres/          PostgreSQL's data directory, unless
 //	postgres.path      names another home for it
-//	log/               redis.log, postgres.log
+//	log/               redis.log or redis-1.log ..., postgres.log
 type dataDir struct {
 	path    string // absolute, symlinks resolved: leftovers are found by it
 	created bool   // by this start
 }
 
 func (d *dataDir) redis() string              { return filepath.Join(d.path, "redis") }
+func (d *dataDir) redisNode(n int) string     { return filepath.Join(d.path, fmt.Sprintf("redis-%d", n)) }
 func (d *dataDir) logFile(name string) string { return filepath.Join(d.path, "log", name+".log") }
 func (d *dataDir) record() string             { return filepath.Join(d.path, "postgres.path") }
 
@@ -50,12 +53,12 @@ func openDataDir(path string) (*dataDir, error) {
 	return &dataDir{path: path, created: created}, nil
 }
 
-// prepare makes what both servers need; the lock must be held.
-func (d *dataDir) prepare() error {
-	for _, dir := range []string{d.redis(), filepath.Join(d.path, "log")} {
-		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return unusable(dir, err)
-		}
+// prepare makes what all servers need; the lock must be held.
+func (d *dataDir) prepare() error { return makeDir(filepath.Join(d.path, "log")) }
+
+func makeDir(dir string) error {
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return unusable(dir, err)
 	}
 	return nil
 }

@@ -9,15 +9,15 @@ import (
 
 const gibibyte = int64(1) << 30
 
-// defaultMaxMemory is half of the RAM this process may use, at least 1 GiB.
-// Redis needs the other half while it rewrites its AOF: the fork copies every
-// page that is written meanwhile.
-func defaultMaxMemory() int64 {
+// defaultMaxMemory is half of the RAM this process may use, shared by so many
+// servers, at least 1 GiB for each. Redis needs the other half while it rewrites its
+// AOF: the fork copies every page that is written meanwhile.
+func defaultMaxMemory(servers int) int64 {
 	ram := machineMemory()
 	if limit := containerMemory(); limit > 0 && (ram == 0 || limit < ram) {
 		ram = limit
 	}
-	return max(ram/2, gibibyte)
+	return max(ram/2/int64(servers), gibibyte)
 }
 
 // machineMemory is 0 when unknown.

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 )
 
 const (
@@ -25,7 +26,7 @@ func FreePort() (int, error) {
 	if low > portMin {
 		for range portTriesMax {
 			port := portMin + rand.IntN(low-portMin)
-			if portFree(port) {
+			if !portTaken(port) {
 				return port, nil
 			}
 		}
@@ -38,29 +39,49 @@ func FreePort() (int, error) {
 	return port, listener.Close()
 }
 
-// onFreePort starts a server on a free port. A server that ended although its
-// port is taken by another has lost a race, which is no fault: it gets a new one.
+// onFreePort starts a server on a free port.
 func onFreePort(start func(port int) error) error {
+	return onFreePorts([]int{0}, func(ports []int) error { return start(ports[0]) })
+}
+
+// onFreePorts starts a server on the given ports, with a free one for each that is 0
+// or taken. A server that ended although a port of its own is taken by another has
+// lost a race, which is no fault: it gets a new one.
+func onFreePorts(wanted []int, start func(ports []int) error) error {
 	for try := 1; ; try++ {
-		port, err := FreePort()
+		ports, err := freePorts(wanted)
 		if err != nil {
 			return err
 		}
-		err = start(port)
+		err = start(ports)
 		var exit *ExitError
-		if !errors.As(err, &exit) || portFree(port) || try == startTriesMax {
+		if !errors.As(err, &exit) || !slices.ContainsFunc(ports, portTaken) || try == startTriesMax {
 			return err
 		}
 	}
 }
 
-// portFree tells whether a server could listen on the port now.
-func portFree(port int) bool {
+func freePorts(wanted []int) ([]int, error) {
+	ports := slices.Clone(wanted)
+	for i, port := range ports {
+		for port == 0 || portTaken(port) || slices.Contains(ports[:i], port) {
+			var err error
+			if port, err = FreePort(); err != nil {
+				return nil, err
+			}
+		}
+		ports[i] = port
+	}
+	return ports, nil
+}
+
+// portTaken tells whether no server could listen on the port now.
+func portTaken(port int) bool {
 	listener, err := net.Listen("tcp4", address(port))
 	if err != nil {
-		return false
+		return true
 	}
-	return listener.Close() == nil
+	return listener.Close() != nil
 }
 
 func address(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }

@@ -58,18 +58,26 @@ func (p *process) alive() bool {
 // status tells how an exited process ended.
 func (p *process) status() string { return p.cmd.ProcessState.String() }
 
+// stopAgainTime is when a process is asked to end once more: a Redis that has just
+// become a replica turns it down until its first AOF is written.
+const stopAgainTime = 500 * time.Millisecond
+
 // stop asks the process to end, kills it when it has not within the bound or
 // before ctx ends, and returns when it has been reaped.
 func (p *process) stop(ctx context.Context, sig os.Signal, bound time.Duration) (killed bool) {
-	timer := time.NewTimer(bound)
-	defer timer.Stop()
-	p.signal(sig)
-	p.signal(syscall.SIGCONT) // a frozen process would never see the first one
-	select {
-	case <-p.exited:
-		return false
-	case <-timer.C:
-	case <-ctx.Done():
+	ctx, cancel := context.WithTimeout(ctx, bound)
+	defer cancel()
+	again := time.NewTicker(stopAgainTime)
+	defer again.Stop()
+	for ctx.Err() == nil {
+		p.signal(sig)
+		p.signal(syscall.SIGCONT) // a frozen process would never see the first one
+		select {
+		case <-p.exited:
+			return false
+		case <-again.C:
+		case <-ctx.Done():
+		}
 	}
 	p.signal(syscall.SIGKILL)
 	<-p.exited

@@ -17,22 +17,29 @@ import (
 // socketPathMax keeps clear of the 108 bytes of sockaddr_un.
 const socketPathMax = 100
 
-// redisServer is the private redis-server.
+// redisServer is a private redis-server.
 type redisServer struct {
-	dir    *dataDir
-	opts   Options
-	child  *Child
-	log    *slog.Logger
-	binary string
+	dir     *dataDir
+	opts    Options
+	child   *Child
+	log     *slog.Logger
+	program string // what logs and errors call it
+	home    string // its directory
 
-	socket   string // empty when its path would be too long
-	password string
-	port     int
+	// The same for all of a stack.
+	binary    string
+	password  string
+	maxMemory int64
+
+	clustered bool
+	socket    string // empty when its path would be too long, and of a node
+	port      int
+	bus       int // the port on which nodes talk to each other; 0 without a cluster
 }
 
 func newRedisServer(dir *dataDir, o Options) *redisServer {
-	r := &redisServer{dir: dir, opts: o, log: o.Log}
-	if socket := filepath.Join(dir.redis(), "redis.sock"); len(socket) < socketPathMax {
+	r := &redisServer{dir: dir, opts: o, log: o.Log, program: "redis-server", home: dir.redis()}
+	if socket := filepath.Join(r.home, "redis.sock"); len(socket) < socketPathMax {
 		r.socket = socket
 	}
 	return r
@@ -43,25 +50,20 @@ func (r *redisServer) url() string {
 	return fmt.Sprintf("redis://default:%s@%s/0", r.password, address(r.port))
 }
 
-func (r *redisServer) confPath() string { return filepath.Join(r.dir.redis(), "redis.conf") }
+func (r *redisServer) confPath() string { return filepath.Join(r.home, "redis.conf") }
 
 func (r *redisServer) territory() territory {
-	return territory{programs: []string{"redis-server"}, dirs: []string{r.dir.redis()}}
+	return territory{programs: []string{"redis-server"}, dirs: []string{r.home}}
 }
 
-// start runs the server on a free port.
-func (r *redisServer) start(ctx, life context.Context) (err error) {
-	if r.binary, err = r.opts.system.redisBinary(ctx); err != nil {
-		return err
-	}
-	if r.password, err = r.dir.secret("redis"); err != nil {
-		return err
-	}
-	if err := stopLeftovers(r.log, r.territory(), syscall.SIGTERM); err != nil {
-		return err
-	}
-	return onFreePort(func(port int) error {
-		r.port = port
+// start runs the server: a node on its ports of the last time, by which the others
+// know it, where they are free.
+func (r *redisServer) start(ctx, life context.Context) error {
+	return onFreePorts(r.lastPorts(), func(ports []int) error {
+		r.port = ports[0]
+		if r.clustered {
+			r.bus = ports[1]
+		}
 		if err := writeFile(r.confPath(), r.config()); err != nil {
 			return unusable(r.confPath(), err)
 		}
@@ -72,9 +74,9 @@ func (r *redisServer) start(ctx, life context.Context) (err error) {
 
 func (r *redisServer) server() server {
 	return server{
-		name:      "redis-server",
+		name:      r.program,
 		input:     r.confPath(),
-		logPath:   r.dir.logFile("redis"),
+		logPath:   r.dir.logFile(filepath.Base(r.home)),
 		command:   r.command,
 		prepare:   r.prepare,
 		probe:     r.probe,
@@ -89,7 +91,7 @@ func (r *redisServer) server() server {
 // default port.
 func (r *redisServer) command() *exec.Cmd {
 	cmd := exec.Command(r.binary, "-")
-	cmd.Dir = r.dir.redis()
+	cmd.Dir = r.home
 	cmd.Env = r.opts.system.childEnv()
 	cmd.SysProcAttr = account{}.attr()
 	return cmd
@@ -98,15 +100,15 @@ func (r *redisServer) command() *exec.Cmd {
 // prepare removes the files that a killed run was writing: Redis never looks at
 // them again, and they may be as large as all the data. And it mends the AOF.
 func (r *redisServer) prepare() error {
-	entries, err := os.ReadDir(r.dir.redis())
+	entries, err := os.ReadDir(r.home)
 	if err != nil {
-		return unusable(r.dir.redis(), err)
+		return unusable(r.home, err)
 	}
 	for _, entry := range entries {
-		if !strings.HasPrefix(entry.Name(), "temp-") {
+		if !strings.HasPrefix(entry.Name(), "temp-") && !strings.HasPrefix(entry.Name(), nodesFile+".tmp-") {
 			continue
 		}
-		path := filepath.Join(r.dir.redis(), entry.Name())
+		path := filepath.Join(r.home, entry.Name())
 		if err := os.Remove(path); err != nil {
 			return unusable(path, err)
 		}
@@ -155,7 +157,7 @@ func (r *redisServer) config() string {
 		"bind 127.0.0.1",
 		fmt.Sprintf("port %d", r.port),
 		"requirepass " + r.password,
-		"dir " + quoteRedis(r.dir.redis()),
+		"dir " + quoteRedis(r.home),
 		"daemonize no",
 		`logfile ""`, // standard output, which goes to the log file
 		`save ""`,    // the AOF is the only memory; a snapshot would only cost a fork
@@ -164,11 +166,14 @@ func (r *redisServer) config() string {
 		"no-appendfsync-on-rewrite no", // a rewrite must not suspend the promise
 		"aof-use-rdb-preamble yes",
 		"aof-load-truncated yes", // a torn last write is no reason to stay down
-		fmt.Sprintf("maxmemory %d", r.opts.MaxMemory),
+		fmt.Sprintf("maxmemory %d", r.maxMemory),
 		"maxmemory-policy noeviction", // refuse, never forget
 	}
 	if r.socket != "" {
 		lines = append(lines, "unixsocket "+quoteRedis(r.socket), "unixsocketperm 700")
+	}
+	if r.clustered {
+		lines = append(lines, r.clusterConfig()...)
 	}
 	return strings.Join(lines, "\n") + "\n"
 }

@@ -1,5 +1,5 @@
-// Package stack runs a private redis-server and a private PostgreSQL below one
-// data directory, as direct child processes of this one.
+// Package stack runs a private Redis, one server or a Redis Cluster, and a private
+// PostgreSQL below one data directory, as direct child processes of this one.
 //
 // It is what `stampede up`, the tests and the benchmark stand on: nothing to
 // install beyond the two servers, nothing shared with other servers of the
@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -28,10 +29,14 @@ const (
 type Options struct {
 	DataDir    string       // created with mode 0700 if missing
 	Durability string       // DurabilityFsync when empty
-	MaxMemory  int64        // of Redis, in bytes; 0: half of the RAM, at least 1 GiB
+	MaxMemory  int64        // of each redis-server, in bytes; 0: its part of half of the RAM, at least 1 GiB
 	NoRedis    bool         // run PostgreSQL only
 	NoPostgres bool         // run Redis only
 	Log        *slog.Logger // slog.Default() when nil
+
+	RedisNodes       int           // 1, or 3: a Redis Cluster of so many masters; 0: as the directory has it, 1 in a new one
+	RedisReplicas    int           // of each master of a cluster
+	RedisNodeTimeout time.Duration // how long a node of a cluster may be silent before the others doubt it; 0: 2.5 s
 
 	system system // where programs and root's data lie; tests point it elsewhere
 }
@@ -56,8 +61,11 @@ func (o Options) validate() (Options, error) {
 			Do:   "take a positive number, or 0 for half of the RAM",
 		}
 	}
-	if o.MaxMemory == 0 {
-		o.MaxMemory = defaultMaxMemory()
+	if err := o.validateCluster(); err != nil {
+		return o, err
+	}
+	if o.RedisNodeTimeout == 0 {
+		o.RedisNodeTimeout = nodeTimeout
 	}
 	if o.Log == nil {
 		o.Log = slog.Default()
@@ -73,7 +81,7 @@ type Stack struct {
 	log   *slog.Logger
 	locks []*lock
 
-	redis    *redisServer
+	redises  []*redisServer // one, or the nodes of a cluster: masters at the first start first
 	postgres *postgresServer
 
 	endLife  context.CancelFunc // ends every wait of the children
@@ -111,6 +119,13 @@ func (s *Stack) start(ctx, life context.Context, o Options) error {
 	if err := s.dir.prepare(); err != nil {
 		return err
 	}
+	if !o.NoRedis {
+		redises, err := newRedises(s.dir, o)
+		if err != nil {
+			return err
+		}
+		s.redises = redises
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	if !o.NoPostgres {
 		where, err := s.placeCluster(o.system)
@@ -121,32 +136,49 @@ func (s *Stack) start(ctx, life context.Context, o Options) error {
 		group.Go(func() error { return s.postgres.start(ctx, life) })
 	}
 	if !o.NoRedis {
-		s.redis = newRedisServer(s.dir, o)
-		group.Go(func() error { return s.redis.start(ctx, life) })
+		group.Go(func() error { return s.startRedises(ctx, life, o) })
 	}
 	return group.Wait()
 }
 
-// RedisURL is what redis-cli -u and redis.ParseURL take, password included; empty
-// without Redis.
+// RedisURL is what redis-cli -u and redis.ParseURL take, password included: of a
+// cluster its first node's, which leads to the others. Empty without Redis.
 func (s *Stack) RedisURL() string {
-	if s.redis == nil {
+	if len(s.redises) == 0 {
 		return ""
 	}
-	return s.redis.url()
+	return s.redises[0].url()
 }
 
 // RedisSocket is the path of Redis's Unix socket; empty when the data directory's
-// path is too long for one, or without Redis.
+// path is too long for one, with a cluster, or without Redis.
 func (s *Stack) RedisSocket() string {
-	if s.redis == nil {
+	if len(s.redises) == 0 {
 		return ""
 	}
-	return s.redis.socket
+	return s.redises[0].socket
 }
 
-// RedisDir is the directory in which Redis keeps appendonlydir.
+// RedisDir is the directory in which a single Redis keeps appendonlydir.
 func (s *Stack) RedisDir() string { return s.dir.redis() }
+
+// RedisNode is one redis-server of a stack.
+type RedisNode struct {
+	*Child
+	Addr string // host:port, the same for the life of the stack
+	URL  string // as of RedisURL
+	Dir  string // in which it keeps appendonlydir
+}
+
+// Redises are all of them: one, or the nodes of a cluster, of which those come first
+// that were masters at the first start. None without Redis.
+func (s *Stack) Redises() []RedisNode {
+	nodes := make([]RedisNode, len(s.redises))
+	for i, r := range s.redises {
+		nodes[i] = RedisNode{Child: r.child, Addr: address(r.port), URL: r.url(), Dir: r.home}
+	}
+	return nodes
+}
 
 // PostgresURL is what psql and pgx take, password included; empty without
 // PostgreSQL.
@@ -166,12 +198,13 @@ func (s *Stack) PostgresDir() string {
 	return s.postgres.cluster.dir()
 }
 
-// Redis is the supervised redis-server; nil without Redis.
+// Redis is the supervised redis-server; nil without one, and with a cluster, which
+// has several.
 func (s *Stack) Redis() *Child {
-	if s.redis == nil {
+	if len(s.redises) != 1 {
 		return nil
 	}
-	return s.redis.child
+	return s.redises[0].child
 }
 
 // Postgres is the supervised postgres; nil without PostgreSQL.
@@ -189,12 +222,10 @@ func (s *Stack) Postgres() *Child {
 func (s *Stack) Stop(ctx context.Context) error {
 	s.stopOnce.Do(func() {
 		s.endLife()
-		var errs []error
 		// Redis first: once it is down no event can appear that PostgreSQL would miss.
-		for _, child := range []*Child{s.Redis(), s.Postgres()} {
-			if child != nil {
-				errs = append(errs, child.close(ctx))
-			}
+		errs := []error{s.stopRedises(ctx)}
+		if child := s.Postgres(); child != nil {
+			errs = append(errs, child.close(ctx))
 		}
 		s.stopErr = errors.Join(append(errs, s.releaseLocks())...)
 	})

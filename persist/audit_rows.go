@@ -86,7 +86,8 @@ func (r *rows) runTables(p int, first, last engine.Position) []runTable {
 			next.count = func(n *counts) *int64 { return &n.balances }
 		case "stock_ledger":
 			next.found = []string{read + within}
-			next.sql, next.args = compareStocks, append([]any{p, s.epoch, s.seq, s.product, s.delta, s.held, s.after, s.order, s.kind, s.reason, s.at}, run...)
+			next.sql, next.args = compareStocks, append([]any{p, s.epoch, s.seq, s.product, s.delta, s.held, s.after, s.order, s.kind, s.reason, s.at,
+				s.peer, s.sentEpoch, s.sentSeq}, run...)
 			next.count = func(n *counts) *int64 { return &n.stocks }
 		}
 		tables = append(tables, next)
@@ -227,12 +228,12 @@ const (
 				|| ' seq=' || coalesce(w.seq, t.seq) || ' product_id=' || coalesce(w.product_id, t.product_id),
 			'is ' || coalesce(t::text, 'missing') || ', the journal says ' || coalesce(w::text, 'nothing')
 		FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
-			$9::text[], $10::text[], $11::timestamptz[])
-			AS w(epoch, seq, product_id, delta, held, stock_after, order_id, kind, reason, at)
+			$9::text[], $10::text[], $11::timestamptz[], $12::smallint[], $13::bigint[], $14::bigint[])
+			AS w(epoch, seq, product_id, delta, held, stock_after, order_id, kind, reason, at, peer, sent_epoch, sent_seq)
 		FULL JOIN (SELECT * FROM stock_ledger WHERE partition = $1::smallint
-			AND (epoch, seq) BETWEEN ($12::bigint, $13::bigint) AND ($14::bigint, $15::bigint)) t USING (epoch, seq, product_id)
-		WHERE (w.delta, w.held, w.stock_after, w.order_id, w.kind, w.reason, w.at)
-			IS DISTINCT FROM (t.delta, t.held, t.stock_after, t.order_id, t.kind, t.reason, t.at)`
+			AND (epoch, seq) BETWEEN ($15::bigint, $16::bigint) AND ($17::bigint, $18::bigint)) t USING (epoch, seq, product_id)
+		WHERE (w.delta, w.held, w.stock_after, w.order_id, w.kind, w.reason, w.at, w.peer, w.sent_epoch, w.sent_seq)
+			IS DISTINCT FROM (t.delta, t.held, t.stock_after, t.order_id, t.kind, t.reason, t.at, t.peer, t.sent_epoch, t.sent_seq)`
 )
 
 // each reports every row of a query that returns subject and detail.

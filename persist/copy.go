@@ -36,6 +36,14 @@ func (c *copier) int64(v int64) {
 	c.b = binary.BigEndian.AppendUint64(c.b, uint64(v)) //nolint:gosec // two's complement
 }
 
+func (c *copier) int16OrNull(v *int16) {
+	if v == nil {
+		c.null()
+		return
+	}
+	c.int16(*v)
+}
+
 func (c *copier) int64s(v ...int64) {
 	for _, v := range v {
 		c.int64(v)

@@ -42,6 +42,8 @@ type rows struct {
 		after, order                     []*int64
 		kind, reason                     []string
 		at                               []time.Time
+		peer                             []*int16
+		sentEpoch, sentSeq               []*int64
 	}
 	soldIn    map[hourProduct]sales
 	balanceOf map[int64]int64 // the last one of each user
@@ -107,6 +109,10 @@ func (r *rows) add(at engine.Position, e *engine.Event) error {
 		r.addBalance(at, e.UserID, e.Amount, e.Balance, "charge", e.RefID, e.At)
 	case engine.Restocked:
 		r.addStock(at, posting{product: e.ProductID, delta: e.Delta, after: &e.Stock, kind: "restock", reason: e.Reason, at: e.At})
+	case engine.Moved:
+		if err := r.addMove(at, e); err != nil {
+			return fmt.Errorf("event %v: product %d: %w", at, e.ProductID, err)
+		}
 	case engine.Carted:
 		r.cartOf[e.UserID] = cart{at: at, updated: e.At, lines: e.Cart}
 	default:
@@ -231,12 +237,31 @@ func (r *rows) addStocks(at engine.Position, e *engine.Event, kind string, shelf
 	}
 }
 
+// addMove derives units that left the partition for another, or came from one.
+func (r *rows) addMove(at engine.Position, e *engine.Event) error {
+	kind := "received"
+	if e.Delta < 0 {
+		kind = "sent"
+	}
+	switch {
+	case e.Delta == 0 || e.Peer < 0 || e.Peer >= engine.PartitionsMax:
+		return fmt.Errorf("%d units moved by partition %d", e.Delta, e.Peer)
+	case e.Delta < 0 && e.Sent != at:
+		return fmt.Errorf("units sent under the name of event %v", e.Sent)
+	}
+	peer := int16(e.Peer) //nolint:gosec // below PartitionsMax
+	r.addStock(at, posting{product: e.ProductID, delta: e.Delta, after: &e.Stock, kind: kind, at: e.At, peer: &peer, sent: &e.Sent})
+	return nil
+}
+
 // posting is a row of stock_ledger.
 type posting struct {
 	product, delta, held int64
 	after, order         *int64
 	kind, reason         string
 	at                   time.Time
+	peer                 *int16           // of sent and received
+	sent                 *engine.Position // ditto
 }
 
 func (r *rows) addStock(at engine.Position, p posting) {
@@ -245,6 +270,11 @@ func (r *rows) addStock(at engine.Position, p posting) {
 	t.delta, t.held = append(t.delta, p.delta), append(t.held, p.held)
 	t.after, t.order = append(t.after, p.after), append(t.order, p.order)
 	t.kind, t.reason, t.at = append(t.kind, p.kind), append(t.reason, p.reason), append(t.at, p.at)
+	var epoch, seq *int64
+	if p.sent != nil {
+		epoch, seq = &p.sent.Epoch, &p.sent.Seq
+	}
+	t.peer, t.sentEpoch, t.sentSeq = append(t.peer, p.peer), append(t.sentEpoch, epoch), append(t.sentSeq, seq)
 	if p.delta != 0 {
 		r.deltaOf[p.product] += p.delta
 	}

@@ -116,3 +116,28 @@ func TestDerive_LastCartOfEachUserStands(t *testing.T) {
 		t.Errorf("carts %+v", c)
 	}
 }
+
+func TestDerive_MovesAreNamedByWhatSentThem(t *testing.T) {
+	sent := engine.Position{Epoch: 1, Seq: 1}
+	r := derived(t,
+		&engine.Event{Kind: engine.Moved, ProductID: 9, Peer: 2, Delta: -5, Sent: sent, Stock: 7, At: noon},
+		&engine.Event{Kind: engine.Moved, ProductID: 9, Peer: 3, Delta: 4, Sent: engine.Position{Epoch: 8, Seq: 6}, Stock: 11, At: noon},
+	)
+	s := &r.stocks
+	if !slices.Equal(s.kind, []string{"sent", "received"}) || !slices.Equal(s.delta, []int64{-5, 4}) || *s.after[1] != 11 || r.deltaOf[9] != -1 {
+		t.Errorf("postings %v of %v, %v in sum", s.kind, s.delta, r.deltaOf)
+	}
+	if *s.peer[0] != 2 || *s.sentEpoch[0] != 1 || *s.sentSeq[0] != 1 || *s.peer[1] != 3 || *s.sentEpoch[1] != 8 || *s.sentSeq[1] != 6 {
+		t.Errorf("peers %d and %d, sent by %d-%d and %d-%d", *s.peer[0], *s.peer[1], *s.sentEpoch[0], *s.sentSeq[0], *s.sentEpoch[1], *s.sentSeq[1])
+	}
+	for name, e := range map[string]*engine.Event{
+		"nothing":                       {Kind: engine.Moved, ProductID: 9, Peer: 2, Sent: sent},
+		"to no partition":               {Kind: engine.Moved, ProductID: 9, Peer: engine.PartitionsMax, Delta: -5, Sent: sent},
+		"sent under another event name": {Kind: engine.Moved, ProductID: 9, Peer: 2, Delta: -5, Sent: engine.Position{Epoch: 1, Seq: 2}},
+	} {
+		r := newRows()
+		if err := r.add(sent, e); err == nil || len(r.stocks.kind) > 0 || len(r.deltaOf) > 0 {
+			t.Errorf("%s: derived as %+v, %v", name, r.stocks, err)
+		}
+	}
+}

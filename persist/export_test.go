@@ -134,3 +134,15 @@ func (r *rows) bare(entries []engine.Entry) *pgx.Batch {
 		s.epoch, s.seq, s.product, s.delta, s.held, s.after, s.order, s.kind, s.reason, s.at)
 	return b
 }
+
+// Waiting is how many wait for events of a partition.
+func Waiting(b *Books, partition int) int32 { return b.progress.hurried[partition].waiting.Load() }
+
+// Rest pauses as a writer of a partition that yields does, and returns for how long.
+func Rest(ctx context.Context, b *Books, partition int, d time.Duration) time.Duration {
+	begun := time.Now()
+	for end := begun.Add(d); time.Now().Before(end) && !b.progress.hurried[partition].rest(ctx, d); {
+		continue
+	}
+	return time.Since(begun)
+}

@@ -22,11 +22,20 @@ const (
 type progress struct {
 	books       *Books
 	doors       []engine.Shared[int64]
-	checkpoints engine.Shared[[]int64]
+	checkpoints engine.Shared[[]checkpoint]
+	epochs      []engine.Shared[map[int64]int64] // by partition: ends of epochs, see durable.go
+	hurried     []hurry
 }
 
 func newProgress(b *Books) *progress {
-	return &progress{books: b, doors: make([]engine.Shared[int64], b.engine.Keys().Partitions())}
+	n := b.engine.Keys().Partitions()
+	p := &progress{
+		books: b, doors: make([]engine.Shared[int64], n), epochs: make([]engine.Shared[map[int64]int64], n), hurried: make([]hurry, n),
+	}
+	for i := range p.hurried {
+		p.hurried[i].come = make(chan struct{}, 1)
+	}
+	return p
 }
 
 // held returns how many events a partition of Redis has.
@@ -35,17 +44,6 @@ func (p *progress) held(ctx context.Context, partition int) (int64, error) {
 		v, err := p.books.engine.Look(ctx, partition)
 		return v.Events(), err
 	})
-}
-
-func (p *progress) readCheckpoints(ctx context.Context) (events []int64, err error) {
-	err = p.books.pool.QueryRow(ctx, "SELECT array_agg(events ORDER BY partition) FROM checkpoints").Scan(&events)
-	if err == nil && len(events) != len(p.doors) {
-		err = fmt.Errorf("%d checkpoints of %d partitions", len(events), len(p.doors))
-	}
-	if err != nil {
-		return nil, unavailable("reading the checkpoints", err)
-	}
-	return events, nil
 }
 
 // await returns once the tables hold every event of a partition that Redis held when it was called.
@@ -77,8 +75,8 @@ func (p *progress) awaitEach(ctx context.Context, partitions ...int) error {
 		return err
 	}
 	for wait := progressPause; ; wait = min(2*wait, progressPauseMx) {
-		events, err := p.checkpoints.Do(ctx, progressWait, p.readCheckpoints)
-		if err == nil && reached(events, partitions, until) {
+		found, err := p.checkpoints.Do(ctx, progressWait, p.books.checkpoints)
+		if err == nil && reached(found, partitions, until) {
 			return nil
 		}
 		if ctx.Err() == nil {
@@ -94,9 +92,9 @@ func (p *progress) awaitEach(ctx context.Context, partitions ...int) error {
 }
 
 // reached tells whether each of some partitions has as many events as it should.
-func reached(events []int64, partitions []int, until []int64) bool {
+func reached(found []checkpoint, partitions []int, until []int64) bool {
 	for i, partition := range partitions {
-		if events[partition] < until[i] {
+		if found[partition].events < until[i] {
 			return false
 		}
 	}

@@ -65,11 +65,11 @@ var added = []struct {
 		},
 	},
 	{
-		"stock_ledger (partition, epoch, seq, product_id, delta, held, stock_after, order_id, kind, reason, at)",
+		"stock_ledger (partition, epoch, seq, product_id, delta, held, stock_after, order_id, kind, reason, at, peer, sent_epoch, sent_seq)",
 		func(r *rows) int { return len(r.stocks.seq) },
 		func(c *copier, r *rows, partition int16, i int) {
 			t := &r.stocks
-			c.row(11)
+			c.row(14)
 			c.int16(partition)
 			c.int64s(t.epoch[i], t.seq[i], t.product[i], t.delta[i], t.held[i])
 			c.int64OrNull(t.after[i])
@@ -77,6 +77,9 @@ var added = []struct {
 			c.text(t.kind[i])
 			c.text(t.reason[i])
 			c.time(t.at[i])
+			c.int16OrNull(t.peer[i])
+			c.int64OrNull(t.sentEpoch[i])
+			c.int64OrNull(t.sentSeq[i])
 		},
 	},
 }

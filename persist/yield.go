@@ -16,9 +16,11 @@ const (
 // yield pauses after a transaction that took a while, if there is a rush. On one machine the writer and Postgres take a third of
 // what an order costs, from the very sale they write down; the stream can wait, and is written with the same work once
 // the rush is over. Readers of the tables then see them as far behind as the stream is long, so the writer stops
-// yielding well before the backlog refuses anything.
+// yielding well before the backlog refuses anything. A transfer of stock waits until its debit is written, and buyers for the
+// transfer: it ends the pause at once.
 func (w *Writer) yield(ctx context.Context, p int, worked time.Duration) {
-	if !w.books.engine.Rush(p) {
+	hurry := &w.books.progress.hurried[p]
+	if hurry.waiting.Load() > 0 || !w.books.engine.Rush(p) {
 		return
 	}
 	look, cancel := context.WithTimeout(ctx, yieldLook)
@@ -28,6 +30,8 @@ func (w *Writer) yield(ctx context.Context, p int, worked time.Duration) {
 		return
 	}
 	for end := time.Now().Add(min(yieldTimes*worked, yieldMax)); ctx.Err() == nil && time.Now().Before(end) && w.books.engine.Rush(p); {
-		pause(ctx, yieldStep)
+		if hurry.rest(ctx, yieldStep) {
+			return
+		}
 	}
 }

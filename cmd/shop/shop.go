@@ -118,7 +118,7 @@ func (s *Shop) start(ctx context.Context, c Config) (err error) {
 	}()
 	s.Engine, err = engine.New(engine.Config{
 		Redis: client, Partitions: partitions, Node: node.Number, OperationTimeout: c.OperationTimeout,
-		BacklogCap: c.BacklogCap, Log: c.Log, Metrics: c.Metrics, Repair: s.Books.Repair,
+		BacklogCap: c.BacklogCap, Log: c.Log, Metrics: c.Metrics, Repair: s.Books.Repair, Durable: s.Books.Durable,
 		Hold: c.Hold, RefundWindow: c.RefundWindow, BatchMax: c.BatchMax, Workers: c.Workers, Archive: s.Books.Order, Fences: s.Books.Fences,
 		Ended: func(ctx context.Context, partition int, a engine.Acknowledged) error {
 			return s.Books.Ended(ctx, partition, a, name)

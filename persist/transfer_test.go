@@ -1,0 +1,89 @@
+package persist_test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"stampede/cmd/shop"
+	"stampede/cmd/shop/shoptest"
+	"stampede/engine"
+)
+
+// trade has buyers of every partition order one unit at a time until there are none left, so that units move between the
+// shares. Some of the orders stay unpaid.
+func trade(t *testing.T, s *shoptest.Shop, product int64, users []int64) (sold int) {
+	t.Helper()
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	for n, user := range users {
+		all.Go(func() {
+			for i := 0; ; i++ {
+				_, _, err := s.Engine.Place(t.Context(), engine.PlaceRequest{
+					UserID: user, Key: fmt.Sprintf("trade %d %d %d", product, user, i), Lines: []engine.Line{line(product, 1)}, Later: (n+i)%5 == 0,
+				})
+				if err != nil {
+					return
+				}
+				mu.Lock()
+				sold++
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	return sold
+}
+
+// settled waits until no transfer is open.
+func settled(t *testing.T, s *shoptest.Shop, conn *pgx.Conn) {
+	t.Helper()
+	s.Written()
+	awaitThat(t, "transfers are settled", func() bool {
+		for p := range s.Engine.Keys().Partitions() {
+			if n, err := s.Redis.ZCard(t.Context(), s.Engine.Keys().Moving(p)).Result(); err != nil || n > 0 {
+				return false
+			}
+		}
+		return true
+	})
+	s.Written()
+	if n := number(t, conn, "SELECT coalesce(sum(units), 0) FROM stock_postings WHERE account = 'transit'"); n != 0 {
+		t.Errorf("%d units are under way, though nothing is open", n)
+	}
+}
+
+func TestWriter_DerivesTransfers(t *testing.T) {
+	t.Parallel()
+	s, conn := start(t, shop.Config{Partitions: 4, Hold: time.Hour})
+	product, users := s.Product(1, 200), s.Users(12, 1000)
+	if n := trade(t, s, product, users); n != 200 {
+		t.Errorf("%d orders for 200 units", n)
+	}
+	settled(t, s, conn)
+	for sql, want := range map[string]int64{
+		"SELECT -sum(delta) FROM stock_ledger WHERE kind = 'sent'":                                     number(t, conn, "SELECT sum(delta) FROM stock_ledger WHERE kind = 'received'"),
+		"SELECT count(*) FROM stock_ledger WHERE kind = 'sent'":                                        number(t, conn, "SELECT count(*) FROM stock_ledger WHERE kind = 'received'"),
+		"SELECT count(*) FROM stock_ledger WHERE (kind IN ('sent', 'received')) <> (peer IS NOT NULL)": 0,
+		`SELECT count(*) FROM stock_ledger r LEFT JOIN stock_ledger s ON s.partition = r.peer AND s.epoch = r.sent_epoch AND s.seq = r.sent_seq
+			WHERE r.kind = 'received' AND (s.kind, s.peer, s.delta) IS DISTINCT FROM ('sent', r.partition, -r.delta)`: 0,
+		"SELECT stock FROM products":                                      0,
+		"SELECT sum(units) FROM stock_postings WHERE account = 'supply'":  -200,
+		"SELECT sum(units) FROM stock_postings WHERE account <> 'supply'": 200,
+	} {
+		if got := number(t, conn, sql); got != want {
+			t.Errorf("%s: %d, want %d", sql, got, want)
+		}
+	}
+	if number(t, conn, "SELECT count(*) FROM stock_ledger WHERE kind = 'sent'") == 0 {
+		t.Error("nothing was sent")
+	}
+	// Whatever partition is walked first, what it received may come before what sent it.
+	want := dumpWritten(t, s, conn)
+	exec(t, conn, "TRUNCATE stock_ledger; UPDATE products SET stock = 7")
+	rebuild(t, s)
+	wantTables(t, conn, want)
+}

@@ -344,7 +344,7 @@ func (r *spreadRoom) leave(t *testing.T, product int64, from, to, steps int) (mo
 // awaitSettled waits until nothing is on its way any more: the sweeper ends what was left.
 func (r *spreadRoom) awaitSettled(t *testing.T) {
 	t.Helper()
-	eventually(t, "every transfer is settled", func() bool {
+	await(t, "every transfer is settled", func() bool {
 		for p := range r.e.Keys().Partitions() {
 			if n, err := r.redis.ZCard(t.Context(), r.e.Keys().Moving(p)).Result(); err != nil || n > 0 {
 				return false
@@ -414,7 +414,7 @@ func TestSupply_ConservesUnitsUnderConcurrency(t *testing.T) {
 		})
 	}
 	group.Wait()
-	eventually(t, "every hold has expired", func() bool {
+	await(t, "every hold has expired", func() bool {
 		held := int64(0)
 		for p := range partitions {
 			n, err := r.redis.ZCard(t.Context(), r.e.Keys().Holds(p)).Result()
@@ -449,19 +449,9 @@ func TestPace_LendsAhead(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	eventually(t, "units are lent ahead", func() bool {
+	await(t, "units are lent ahead", func() bool {
 		shares, _, err := r.e.Shares(t.Context(), 1)
 		return err == nil && shares[buyer] > 100-60
 	})
 	r.wantSupply(t, 1, 340)
-}
-
-// eventually waits for what happens by itself, within a few seconds.
-func eventually(t *testing.T, what string, happened func() bool) {
-	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !happened(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("it never came to it that %s", what)
-		}
-	}
 }

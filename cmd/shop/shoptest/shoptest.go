@@ -43,9 +43,13 @@ var books = stacktest.Template{Fill: func(ctx context.Context, url string) error
 	return err
 }}
 
-// Start runs a shop until the test ends.
+// Start runs a shop until the test ends, on the layout of the environment where neither o nor c names one: see layout.go.
 func Start(t testing.TB, o stack.Options, c shop.Config) *Shop {
 	t.Helper()
+	o, c, err := lay(o, c)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if o.DataDir == "" && !o.NoPostgres {
 		o.DataDir = books.Dir(t)
 	}

@@ -64,7 +64,7 @@ func (a *acks) alive() { a.at.Store(int64(time.Since(a.began))) }
 func (a *acks) summary() Acknowledged {
 	s := Acknowledged{Position: Position{Epoch: a.epoch, Seq: a.seq.Load()}, Durability: a.durability}
 	switch a.durability {
-	case DurabilityFsync:
+	case DurabilityFsync, DurabilityReplica:
 		s.Settled = s.Seq
 	case DurabilityEverySec:
 		s.Settled = a.before(a.at.Load() - int64(everysecWindow))

@@ -98,7 +98,7 @@ func TestReply_OfAnEndedEpochIsUnknown(t *testing.T) {
 	}{{0, nil}, {3, nil}, {4, ErrUnknown}} {
 		p.door.fenced(c.fence)
 		op := newDirect(chargeKind, &chargeOp{})
-		p.finish(&call{}, chargeKind, header{epoch: 3, acks: noted}, string(reply), []*operation{op})
+		p.finish(&call{}, chargeKind, header{epoch: 3, acks: noted}, answer{reply: string(reply), kept: true}, []*operation{op})
 		if err := <-op.done; !errors.Is(err, c.want) {
 			t.Errorf("behind fence %d: %v, want %v", c.fence, err, c.want)
 		}

@@ -24,6 +24,8 @@ type kind struct {
 	decode func(d *decoder, code code, body any) error
 	// behind reads what stands behind the operations' replies of a call, where anything does.
 	behind func(p *partition, c *call, d *decoder)
+	// quiet says that nobody is told of a change which the books do not tell anyway: it need not have a replica.
+	quiet bool
 }
 
 // kinds are all there are.
@@ -107,25 +109,19 @@ func (c *call) command(verb, script string) []any {
 const callTries = 4
 
 // send makes one call for operations of one kind and ends each of them. It re-sends only what Redis has certainly
-// not executed: an unknown script, another minute.
+// not executed: an unknown script, another minute, what a cluster turned away for a moment.
 func (p *partition) send(c *call, k *kind, h header, ops []*operation) {
 	verb, script := "evalsha", k.script.SHA
 	for range callTries {
 		p.encode(c, k, h, ops)
-		ctx, cancel := context.WithTimeout(context.Background(), p.engine.cfg.OperationTimeout)
-		start := time.Now()
-		cmd := redis.NewCmd(ctx, c.command(verb, script)...)
-		_ = p.engine.redis.Process(ctx, cmd)
-		cancel()
-		p.engine.metrics.called(k, len(ops), time.Since(start))
-		reply, err := cmd.Text()
+		a, err := p.exchange(k, h, len(ops), c.command(verb, script))
 		if err == nil {
-			p.finish(c, k, h, reply, ops)
+			p.finish(c, k, h, a, ops)
 			return
 		}
 		switch outcome(err) {
 		case outcomeNoScript:
-			// After a restart or SCRIPT FLUSH: EVAL runs and loads it.
+			// A master that is new, was started again or told SCRIPT FLUSH: EVAL runs the script and loads it, there.
 			verb, script = "eval", k.script.Text
 			continue
 		case outcomeMinute:
@@ -148,6 +144,43 @@ func (p *partition) send(c *call, k *kind, h header, ops []*operation) {
 	fail(ops, fmt.Errorf("%w: script %s was not accepted", ErrUnavailable, k.script.Name))
 }
 
+// exchange makes one call of n operations.
+func (p *partition) exchange(k *kind, h header, n int, args []any) (a answer, err error) {
+	e := p.engine
+	for turned := e.retries(); ; {
+		if a, err = p.once(k, h, n, args); !e.again(context.Background(), &turned, err) {
+			return a, err
+		}
+	}
+}
+
+// answer is what came of a call that was carried out.
+type answer struct {
+	reply string
+	kept  bool // as the durability promises it
+}
+
+func (p *partition) once(k *kind, h header, n int, args []any) (a answer, err error) {
+	e := p.engine
+	ctx, cancel := context.WithTimeout(context.Background(), e.cfg.OperationTimeout)
+	defer cancel()
+	node, err := e.node(ctx, p.number)
+	if err != nil {
+		return a, err
+	}
+	start := time.Now()
+	cmd := redis.NewCmd(ctx, args...)
+	if e.cfg.Replica && !h.behind && !k.quiet {
+		a.kept = e.replicate(ctx, node, cmd)
+	} else {
+		_ = node.Process(ctx, cmd)
+		a.kept = !e.cfg.Replica
+	}
+	e.metrics.called(k, n, time.Since(start))
+	a.reply, err = cmd.Text()
+	return a, err
+}
+
 // singly sends the operations of a failed call one by one: scripts fail before their first write, so nothing was
 // done, and one bad operation must not fail its neighbours.
 func (p *partition) singly(c *call, k *kind, h header, ops []*operation, cause error) {
@@ -167,11 +200,13 @@ func (p *partition) singly(c *call, k *kind, h header, ops []*operation, cause e
 
 // finish hands each operation its part of the reply. It notes first what it is about to acknowledge: whoever ends the epoch
 // raises the fence before it reads the note, so a reply that it cannot know of is not passed on.
-func (p *partition) finish(c *call, k *kind, h header, reply string, ops []*operation) {
-	d := &decoder{b: []byte(reply)}
+func (p *partition) finish(c *call, k *kind, h header, a answer, ops []*operation) {
+	d := &decoder{b: []byte(a.reply)}
 	seq := d.int()
 	if h.acks != nil && d.err == nil {
-		h.acks.note(seq)
+		if a.kept {
+			h.acks.note(seq)
+		}
 		if h.epoch < p.door.fence.Load() {
 			fail(ops, errEnded)
 			return
@@ -184,6 +219,9 @@ func (p *partition) finish(c *call, k *kind, h header, reply string, ops []*oper
 			p.engine.cfg.Log.Error("unreadable reply", "script", k.script.Name, "error", d.err)
 			fail(ops[i:], fmt.Errorf("%w: unreadable reply", ErrUnknown))
 			return
+		}
+		if err == nil && !a.kept && !h.behind && !k.quiet {
+			err = errNotReplicated
 		}
 		op.done <- err
 	}
@@ -268,7 +306,8 @@ func outcome(err error) outcomeKind {
 		return outcomeScript
 	}
 	var op *net.OpError
-	if (errors.As(err, &op) && op.Op == "dial") || errors.Is(err, redis.ErrPoolTimeout) || errors.Is(err, redis.ErrPoolExhausted) {
+	if (errors.As(err, &op) && op.Op == "dial") || errors.Is(err, redis.ErrPoolTimeout) || errors.Is(err, redis.ErrPoolExhausted) ||
+		errors.Is(err, ErrUnavailable) { // no node to send it to
 		return outcomeNotDone
 	}
 	return outcomeUnknown

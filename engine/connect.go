@@ -1,9 +1,12 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,23 +28,30 @@ var silence = sync.OnceFunc(func() { redis.SetLogger(quiet{}) })
 
 // Redis says where a Redis is and, where it speaks TLS, whom to trust. Files are PEM.
 type Redis struct {
-	URL    string // redis://, rediss:// (TLS) or unix://
+	// URL is redis://, rediss:// (TLS) or unix://, with several hosts for the nodes of a cluster; redis+sentinel:// or
+	// rediss+sentinel:// with the hosts of sentinels and the name of the master that they watch.
+	URL    string
 	CACert string // file with the authorities to check the server against; empty: those of the system
 	Cert   string // file with the client certificate, where the server asks for one
 	Key    string // file with its private key
+	// Cluster says that the URL is of a node of a cluster, so that nobody needs to ask it.
+	Cluster bool
 }
 
 // Connect returns a client that never re-sends a command by itself: a script must not run twice behind the engine's
-// back. timeout bounds dialling, reading and writing.
+// back. timeout bounds dialling, reading and writing. A single server is asked whether it belongs to a cluster; one that
+// does not answer counts as one that does not. poolSize bounds the connections to a server: any may come to hold all
+// partitions.
 func Connect(r Redis, poolSize int, timeout time.Duration) (redis.UniversalClient, error) {
 	silence()
-	o, err := redis.ParseURL(r.URL)
+	a, err := r.address()
 	if err != nil {
-		return nil, errors.New("the Redis URL cannot be read: expected redis://[user:password@]host:port/db, or rediss:// for TLS")
-	}
-	if err := r.secure(o); err != nil {
 		return nil, err
 	}
+	if err := r.secure(a.options); err != nil {
+		return nil, err
+	}
+	o := a.options
 	o.MaxRetries = -1
 	o.PoolSize = poolSize
 	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = timeout, timeout, timeout, timeout
@@ -49,7 +59,31 @@ func Connect(r Redis, poolSize int, timeout time.Duration) (redis.UniversalClien
 	o.ContextTimeoutEnabled = true
 	o.DisableIdentity = true // CLIENT SETINFO: nobody reads it, and it would be one more right to grant
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	switch {
+	case a.master != "":
+		return a.watched(), nil
+	case r.Cluster || len(a.hosts) > 1 || isNode(o):
+		return a.cluster()
+	}
 	return redis.NewClient(o), nil
+}
+
+// askMax bounds how long a server is waited for that may belong to a cluster.
+const askMax = 5 * time.Second
+
+// isNode asks a server whether it belongs to a cluster.
+func isNode(o *redis.Options) bool {
+	if o.Network == "unix" {
+		return false // of the others the socket tells nothing
+	}
+	asking := *o
+	asking.DB, asking.PoolSize = 0, 1 // nodes of a cluster refuse to be asked for another
+	client := redis.NewClient(&asking)
+	defer client.Close() //nolint:errcheck // nothing is pending
+	ctx, cancel := context.WithTimeout(context.Background(), min(askMax, o.ReadTimeout))
+	defer cancel()
+	info, err := client.Info(ctx, "cluster").Result()
+	return err == nil && strings.Contains(info, "cluster_enabled:1")
 }
 
 // Deployment is what must not change while data stands in Redis.
@@ -77,18 +111,22 @@ func FindDeployment(ctx context.Context, c redis.UniversalClient) (Deployment, b
 	return Deployment{ID: fields["id"], Partitions: n, Restoring: fields[fieldRestoring] != ""}, true, nil
 }
 
-// RenewAOF has Redis begin a new append-only file, where it keeps one. After a power cut the old one may end in half a
+// RenewAOF has the server of a partition begin a new append-only file, where it keeps one. After a power cut the old one may end in half a
 // transaction, which Redis 7.0 skips at this start and would carry out at the next one, together with whatever is
 // appended to it. A new file is appended to from the moment its rewrite starts.
-func (e *Engine) RenewAOF(ctx context.Context) error {
-	info, err := e.redis.Info(ctx, "persistence").Result()
+func (e *Engine) RenewAOF(ctx context.Context, partition int) error {
+	node, err := e.node(ctx, partition)
+	if err != nil {
+		return err
+	}
+	info, err := node.Info(ctx, "persistence").Result()
 	if err != nil {
 		return fmt.Errorf("%w: %v", ErrUnavailable, err) //nolint:errorlint // for the log
 	}
 	if !strings.Contains(info, "aof_enabled:1") {
 		return nil
 	}
-	said, err := e.redis.BgRewriteAOF(ctx).Result()
+	said, err := node.BgRewriteAOF(ctx).Result()
 	var refusal redis.Error
 	switch {
 	case err == nil && strings.Contains(said, "started"), err != nil && strings.Contains(err.Error(), "in progress"):
@@ -133,29 +171,56 @@ func Memory(ctx context.Context, c redis.UniversalClient) int64 {
 	return n
 }
 
+// memoryDefault is what a server without a maxmemory counts as, in bytes.
+const memoryDefault = 1 << 30
+
+// BacklogCap is how much a partition may hold of events that Postgres lacks, in bytes: the partitions of a server share a
+// quarter of its memory.
+func BacklogCap(ctx context.Context, c redis.UniversalClient, partitions int) (int64, error) {
+	keys, err := NewKeys(partitions)
+	if err != nil {
+		return 0, err
+	}
+	all, err := servers(ctx, c, keys)
+	if err != nil {
+		return 0, err
+	}
+	least := int64(math.MaxInt64)
+	for _, s := range all {
+		least = min(least, cmp.Or(Memory(ctx, s), memoryDefault)/4/int64(len(s.partitions)))
+	}
+	return least, nil
+}
+
 // CheckRights makes sure that the Redis user may run every command of the scripts: one that is refused a command after
 // its first write would leave half of a change behind. Keys need no such check: those of a script are judged before it
-// begins.
-func CheckRights(ctx context.Context, c redis.UniversalClient, partitions int) error {
+// begins. others are commands that are needed besides.
+func CheckRights(ctx context.Context, c redis.UniversalClient, partitions int, others ...string) error {
 	keys, err := NewKeys(partitions)
 	if err != nil {
 		return err
 	}
 	commands := []any{"XREAD"} // the writer's
-	for _, command := range lua.Commands {
+	for _, command := range slices.Concat(lua.Commands, others) {
 		commands = append(commands, command)
 	}
-	meta := []string{keys.Meta(0)}
-	err = c.Eval(ctx, lua.Rights.Text, meta, commands...).Err() // loads it: the engine needs both ways
-	var missing []string
-	if err == nil {
-		missing, err = c.EvalSha(ctx, lua.Rights.SHA, meta, commands...).StringSlice()
-	}
+	all, err := servers(ctx, c, keys)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return err
 	}
-	if len(missing) > 0 {
-		return fmt.Errorf("NOPERM the user may not run %s", strings.Join(missing, ", "))
+	for _, s := range all { // each has users of its own
+		meta := []string{keys.Meta(s.partitions[0])}
+		err := s.Eval(ctx, lua.Rights.Text, meta, commands...).Err() // loads it: the engine needs both ways
+		var missing []string
+		if err == nil {
+			missing, err = s.EvalSha(ctx, lua.Rights.SHA, meta, commands...).StringSlice()
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		if len(missing) > 0 {
+			return fmt.Errorf("NOPERM the user may not run %s", strings.Join(missing, ", "))
+		}
 	}
 	return nil
 }

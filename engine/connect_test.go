@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -138,18 +139,61 @@ func TestConnect_ShowsTheClientCertificateThatStandsInItsFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close() //nolint:errcheck // nothing is pending
-	for range 2 {
-		_ = client.Ping(t.Context()).Err() // the server hangs up
+	for i := range 3 {
+		if i > 0 { // the first time Connect itself asks whether this is a cluster
+			_ = client.Ping(t.Context()).Err() // the server hangs up
+		}
 		if got := <-shown; got != want {
 			t.Error("another certificate was shown than the one in the file")
 		}
 		want = renew()
 	}
-	if err := ping(t, Redis{URL: url, CACert: authority}, 5*time.Second); err == nil {
-		t.Error("the server answers")
+	bare, err := Connect(Redis{URL: url, CACert: authority}, 1, 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer bare.Close() //nolint:errcheck // nothing is pending
 	if got := <-shown; got != "none" {
 		t.Error("a certificate was shown that nobody gave")
+	}
+}
+
+func TestConnect_ReadsTheURL(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]address{
+		"redis://:6379":                            {hosts: []string{"localhost:6379"}},
+		"redis://us:p,w@h:1/2":                     {hosts: []string{"h:1"}},
+		"rediss://us:pw@h:1,i:2":                   {hosts: []string{"h:1", "i:2"}},
+		"redis://us:pw@h:1,[::1]:2,i/0":            {hosts: []string{"h:1", "[::1]:2", "i:6379"}},
+		"redis://us:pw@h:1,redis://us:pw@i:2":      {hosts: []string{"h:1", "i:2"}},
+		"redis+sentinel://us:pw@h/m":               {hosts: []string{"h:26379"}, master: "m"},
+		"rediss+sentinel://h:1,i:2/m?protocol=2":   {hosts: []string{"h:1", "i:2"}, master: "m"},
+		"redis+sentinel://h/m?sentinel_password=s": {hosts: []string{"h:26379"}, master: "m", sentinelPassword: "s"},
+		"unix://us:pw@/tmp/a,b.sock?db=2":          {hosts: []string{"/tmp/a,b.sock"}},
+	} {
+		got, err := Redis{URL: url}.address()
+		if err != nil || !slices.Equal(got.hosts, want.hosts) || got.master != want.master || got.sentinelPassword != want.sentinelPassword {
+			t.Errorf("%s: %+v, %v", url, got, err)
+			continue
+		}
+		if user := strings.Contains(url, "us:p"); user != (got.options.Username == "us") || user != strings.HasPrefix(got.options.Password, "p") {
+			t.Errorf("%s: user %q, password %q", url, got.options.Username, got.options.Password)
+		}
+		if (got.options.TLSConfig != nil) != strings.HasPrefix(url, "rediss") {
+			t.Errorf("%s: TLS %v", url, got.options.TLSConfig)
+		}
+	}
+	for _, url := range []string{
+		"", "h:1", "http://h:1", "redis://h:1,", "redis://h:1,,i:2", "redis://h:x,i:2", "redis://h:1,http://i:2", "redis://h:1/a",
+		"redis+sentinel://h:1", "redis+sentinel://h:1/m/0", "redis+sentinel://h:1/m?nothing=1", "redis://h:1,i:2/3",
+	} {
+		c, err := Connect(Redis{URL: url}, 1, time.Second)
+		if err == nil || !strings.Contains(err.Error(), "Redis URL") {
+			t.Errorf("%q: %v", url, err)
+		}
+		if c != nil {
+			_ = c.Close()
+		}
 	}
 }
 

@@ -64,7 +64,8 @@ type handshakeError struct{ error }
 func (e handshakeError) Unwrap() error { return e.error }
 
 // dialTLS dials as the client library does, but counts the handshake as part of it: a command whose connection never
-// came about has certainly not been executed, see outcome.
+// came about has certainly not been executed, see outcome. The nodes of a cluster, and sentinels, each show a name of their
+// own.
 func dialTLS(config *tls.Config) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	dial := redis.NewDialer(&redis.Options{}) // the caller's context carries the bound
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -72,7 +73,11 @@ func dialTLS(config *tls.Config) func(ctx context.Context, network, addr string)
 		if err != nil {
 			return nil, err
 		}
-		secured := tls.Client(conn, config)
+		named := config.Clone()
+		if named.ServerName, _, err = net.SplitHostPort(addr); err != nil {
+			named.ServerName = config.ServerName
+		}
+		secured := tls.Client(conn, named)
 		if err := secured.HandshakeContext(ctx); err != nil {
 			_ = conn.Close()
 			return nil, &net.OpError{Op: "dial", Net: network, Addr: conn.RemoteAddr(), Err: handshakeError{err}}
@@ -98,6 +103,12 @@ func advice(err error) string {
 	)
 	text := err.Error()
 	switch {
+	case strings.Contains(text, "CLUSTERDOWN"):
+		return "a part of its slots has no master: see `redis-cli --cluster check`"
+	case strings.Contains(text, "cluster support disabled"):
+		return "the Redis URL names several servers, which only a cluster has: name one"
+	case strings.Contains(text, "all sentinels"):
+		return "are they running at the Redis URL, and do they watch a master of that name?"
 	case strings.Contains(text, "NOPERM"):
 		return "give its user the rights of the ACL line in README.md, \"TLS and least authority\""
 	case strings.Contains(text, "WRONGPASS"), strings.Contains(text, "NOAUTH"):

@@ -283,7 +283,7 @@ func TestReply_CutShortLeavesNobodyWithoutAnAnswer(t *testing.T) {
 		for i := range ops {
 			ops[i] = newDirect(chargeKind, &chargeOp{})
 		}
-		e.partitions[0].finish(&call{}, chargeKind, header{}, string(reply[:n]), ops)
+		e.partitions[0].finish(&call{}, chargeKind, header{}, answer{reply: string(reply[:n]), kept: true}, ops)
 		for i, op := range ops {
 			select {
 			case err := <-op.done:

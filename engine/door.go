@@ -195,14 +195,24 @@ func (e *Engine) LetGo(ctx context.Context, partition int, fence int64, to Mark,
 func (e *Engine) upkeep(ctx context.Context, s *lua.Script, keys []string, args ...any) (any, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.OperationTimeout)
 	defer cancel()
-	reply, err := e.redis.EvalSha(ctx, s.SHA, keys, args...).Result()
-	if err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") {
-		reply, err = e.redis.Eval(ctx, s.Text, keys, args...).Result()
-	}
+	var reply any
+	err := e.repeat(ctx, func() (err error) {
+		reply, err = run(ctx, e.redis, s, keys, args)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("%w: script %s: %v", ErrUnavailable, s.Name, err) //nolint:errorlint // for the log
 	}
 	return reply, nil
+}
+
+// run runs a script on a server, which from then on has it.
+func run(ctx context.Context, server redis.UniversalClient, s *lua.Script, keys []string, args []any) (any, error) {
+	reply, err := server.EvalSha(ctx, s.SHA, keys, args...).Result()
+	if err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") {
+		reply, err = server.Eval(ctx, s.Text, keys, args...).Result()
+	}
+	return reply, err
 }
 
 const (

@@ -46,6 +46,7 @@ type Config struct {
 	OperationTimeout time.Duration // wait in the queue, and again for a call; 2 s
 	IdempotencyTTL   time.Duration // lifetime of a record; 25 h, so that 24 h hold for clocks that differ
 	BacklogCap       int64         // bytes of events that Postgres lacks; 256 MiB
+	Replica          bool          // nothing is acknowledged before a replica has it
 
 	Log     *slog.Logger          // slog.Default()
 	Metrics prometheus.Registerer // nil: none

@@ -18,4 +18,4 @@ func (e *Engine) SendNoting(epoch int64, at time.Time, o *Op) (Outcome, int64) {
 }
 
 // Durability asks Redis how it keeps its data.
-func (e *Engine) Durability(ctx context.Context) string { return e.durability(ctx) }
+func (e *Engine) Durability(ctx context.Context) string { return e.durability(ctx, 0) }

@@ -81,7 +81,7 @@ func (p *partition) enter(ctx context.Context, epoch int64) error {
 			return err
 		}
 		if d.acks == nil {
-			d.acks = newAcks(epoch, p.engine.durability(ctx))
+			d.acks = newAcks(epoch, p.engine.durability(ctx, p.number))
 		}
 		d.state.Store(&doorState{open: true, epoch: epoch, acks: d.acks})
 	}

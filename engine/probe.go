@@ -7,6 +7,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -32,12 +33,32 @@ func (e *Engine) Each(visit func(partition int) error) error {
 	return errors.Join(errs...)
 }
 
-// Ping reports whether Redis answers; where it does not, the error says what its operator does next.
+// Ping reports whether Redis answers, each master of a cluster; where one does not, the error says what its operator does
+// next.
 func (e *Engine) Ping(ctx context.Context) error {
-	if err := e.redis.Ping(ctx).Err(); err != nil {
+	all, err := servers(ctx, e.redis, e.keys)
+	if err != nil {
 		return errors.New(noAnswer(err))
 	}
-	return nil
+	silent := make([]error, len(all))
+	var pings sync.WaitGroup
+	for i, s := range all {
+		pings.Go(func() {
+			if err := s.Ping(ctx).Err(); err != nil {
+				silent[i] = errors.New(e.named(s) + noAnswer(err))
+			}
+		})
+	}
+	pings.Wait()
+	return errors.Join(silent...)
+}
+
+// named is how a line about a server begins: with its address, where there are several.
+func (e *Engine) named(s server) string {
+	if node, is := s.UniversalClient.(*redis.Client); is && IsCluster(e.redis) {
+		return node.Options().Addr + ": "
+	}
+	return ""
 }
 
 // noAnswer says why Redis does not answer as it should, and what to do.
@@ -64,6 +85,8 @@ func complaint(reply redis.Error) string {
 	switch code, _, _ := strings.Cut(reply.Error(), " "); code {
 	case "LOADING":
 		return "Redis is reading its data from disk: wait until it has"
+	case "CLUSTERDOWN":
+		return "Redis Cluster is down: " + Explain(reply)
 	case "NOAUTH", "WRONGPASS", "NOPERM":
 		return "Redis turns Stampede away: " + Explain(reply)
 	}
@@ -149,10 +172,17 @@ func (e *Engine) Backlog(v *DoorView) float64 {
 func (e *Engine) Waiting(ctx context.Context, partition int, behind Position) (age time.Duration, waits bool, err error) {
 	var found *redis.XMessageSliceCmd
 	var now *redis.TimeCmd
-	_, err = e.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
-		found = p.XRangeN(ctx, e.keys.Events(partition), "("+behind.String(), "+", 1)
-		now = p.Time(ctx) // last, so that no event is younger
-		return nil
+	err = e.repeat(ctx, func() error {
+		node, err := e.node(ctx, partition) // the clock that stamped them
+		if err != nil {
+			return err
+		}
+		_, err = node.Pipelined(ctx, func(p redis.Pipeliner) error {
+			found = p.XRangeN(ctx, e.keys.Events(partition), "("+behind.String(), "+", 1)
+			now = p.Time(ctx) // last, so that no event is younger
+			return nil
+		})
+		return err
 	})
 	if err != nil {
 		return 0, false, fmt.Errorf("%w: reading the oldest event: %v", ErrUnavailable, err) //nolint:errorlint // for the log

@@ -48,7 +48,11 @@ func (p *partition) serveReads() {
 			}
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), p.engine.cfg.OperationTimeout)
-		found, err := p.engine.redis.MGet(ctx, keys...).Result()
+		var found []any
+		err := p.engine.repeat(ctx, func() (err error) {
+			found, err = p.engine.redis.MGet(ctx, keys...).Result()
+			return err
+		})
 		cancel()
 		if err != nil {
 			p.door.doubt()

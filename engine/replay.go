@@ -180,7 +180,11 @@ func (e *Engine) Enrolled(ctx context.Context, partition int, users []int64) (bo
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.OperationTimeout)
 	defer cancel()
-	found, err := e.redis.Exists(ctx, keys...).Result()
+	var found int64
+	err := e.repeat(ctx, func() (err error) {
+		found, err = e.redis.Exists(ctx, keys...).Result()
+		return err
+	})
 	if err != nil {
 		return false, fmt.Errorf("%w: looking for accounts: %v", ErrUnavailable, err) //nolint:errorlint // for the log
 	}

@@ -63,7 +63,7 @@ type enrollOp struct {
 	user int64
 }
 
-var enrollKind = &kind{script: lua.Enroll, encode: encodeEnroll, decode: decodeNothing}
+var enrollKind = &kind{script: lua.Enroll, encode: encodeEnroll, decode: decodeNothing, quiet: true}
 
 func encodeEnroll(c *call, ops []*operation) {
 	for _, op := range ops {

@@ -71,7 +71,7 @@ type listOp struct {
 	initial int64 // units of this partition's share
 }
 
-var listKind = &kind{script: lua.List, encode: encodeList, decode: decodeNothing}
+var listKind = &kind{script: lua.List, encode: encodeList, decode: decodeNothing, quiet: true}
 
 func encodeList(c *call, ops []*operation) {
 	c.addKey(c.keys.Listed(c.partition))

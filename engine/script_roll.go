@@ -17,7 +17,7 @@ type rollOp struct {
 	horizon int64 // the first minute that should count
 }
 
-var rollKind = &kind{script: lua.Roll, encode: encodeRoll, decode: decodeRoll}
+var rollKind = &kind{script: lua.Roll, encode: encodeRoll, decode: decodeRoll, quiet: true}
 
 func encodeRoll(c *call, ops []*operation) {
 	o := ops[0].body.(*rollOp)

@@ -31,7 +31,7 @@ type rollbackOp struct {
 
 // Calls are either all of holds that expire, which have no keys, or all of wishes to cancel.
 var (
-	expireKind = &kind{script: lua.Rollback, encode: func(c *call, ops []*operation) { encodeRollback(c, ops, true) }, decode: decodeRollback}
+	expireKind = &kind{script: lua.Rollback, encode: func(c *call, ops []*operation) { encodeRollback(c, ops, true) }, decode: decodeRollback, quiet: true}
 	cancelKind = &kind{script: lua.Rollback, encode: func(c *call, ops []*operation) { encodeRollback(c, ops, false) }, decode: decodeRollback}
 )
 

@@ -17,7 +17,7 @@ type lendOp struct {
 	open  bool // it is an earlier transfer, which is still open
 }
 
-var lendKind = &kind{script: lua.Lend, encode: encodeLend, decode: decodeLend}
+var lendKind = &kind{script: lua.Lend, encode: encodeLend, decode: decodeLend, quiet: true}
 
 func encodeLend(c *call, ops []*operation) {
 	c.addKey(c.keys.Moving(c.partition))
@@ -68,7 +68,7 @@ type creditOp struct {
 	at Position // an event at or behind the credit
 }
 
-var creditKind = &kind{script: lua.Credit, encode: encodeCredit, decode: decodeCredit}
+var creditKind = &kind{script: lua.Credit, encode: encodeCredit, decode: decodeCredit, quiet: true}
 
 func encodeCredit(c *call, ops []*operation) {
 	b := c.addStocks(c.scratch[:0], func(yield func(int64)) {
@@ -103,7 +103,7 @@ type settleOp struct {
 	id       Position
 }
 
-var settleKind = &kind{script: lua.Settle, encode: encodeSettle, decode: decodeNothing}
+var settleKind = &kind{script: lua.Settle, encode: encodeSettle, decode: decodeNothing, quiet: true}
 
 func encodeSettle(c *call, ops []*operation) {
 	c.addKey(c.keys.Moving(c.partition))

@@ -112,12 +112,16 @@ func (e *Engine) totals(ctx context.Context, products map[int64]struct{}) ([]Sel
 	if len(totals) == 0 {
 		return totals, nil
 	}
-	pipe := e.redis.Pipeline()
 	scores := make([]*redis.FloatSliceCmd, len(e.partitions))
-	for i, p := range e.partitions {
-		scores[i] = pipe.ZMScore(ctx, e.keys.Top(p.number), members...)
-	}
-	if _, err := pipe.Exec(ctx); err != nil {
+	err := e.repeat(ctx, func() error {
+		pipe := e.redis.Pipeline() // one for each master
+		for i, p := range e.partitions {
+			scores[i] = pipe.ZMScore(ctx, e.keys.Top(p.number), members...)
+		}
+		_, err := pipe.Exec(ctx)
+		return err
+	})
+	if err != nil {
 		return nil, fmt.Errorf("%w: reading the best sellers: %v", ErrUnavailable, err) //nolint:errorlint // for the log
 	}
 	for _, part := range scores {

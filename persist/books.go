@@ -197,8 +197,11 @@ func unlock(conn *pgxpool.Conn, class, key int) {
 	}
 }
 
+// clusterPartitions is P of a new shop on a cluster: enough to spread over as many as 12 masters.
+const clusterPartitions = 12
+
 // Bind makes sure that this Postgres and this Redis belong together and to P partitions (0: whatever they were made
-// with, 1 for new ones), and returns P. A fresh pair is made to belong together. restoring allows an empty Redis
+// with; of new ones 1, or 12 on a cluster), and returns P. A fresh pair is made to belong together. restoring allows an empty Redis
 // beside books.
 func (b *Books) Bind(ctx context.Context, client redis.UniversalClient, partitions int, restoring bool) (int, error) {
 	inRedis, redisHas, err := engine.FindDeployment(ctx, client)
@@ -233,7 +236,13 @@ func (b *Books) Bind(ctx context.Context, client redis.UniversalClient, partitio
 			return 0, errEmptyRedis
 		}
 	default:
-		here = engine.Deployment{ID: strings.ToLower(rand.Text()[:16]), Partitions: max(partitions, 1)}
+		if partitions == 0 {
+			partitions = 1
+			if engine.IsCluster(client) {
+				partitions = clusterPartitions
+			}
+		}
+		here = engine.Deployment{ID: strings.ToLower(rand.Text()[:16]), Partitions: partitions}
 		if err := b.found(ctx, here); err != nil {
 			return 0, err
 		}

@@ -86,7 +86,7 @@ func (r *repair) claim(ctx context.Context, found engine.DoorView) (engine.DoorV
 		}
 	}
 	if found.Renewed != found.IsRun {
-		if err := r.books.engine.RenewAOF(ctx); err != nil {
+		if err := r.books.engine.RenewAOF(ctx, r.partition); err != nil {
 			return found, err
 		}
 	}

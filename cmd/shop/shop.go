@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 
 	"stampede/engine"
 	"stampede/persist"
@@ -22,17 +23,18 @@ import (
 type Config struct {
 	Redis       engine.Redis
 	PostgresURL string
-	Partitions  int  // 0: as the books say, 1 for new ones
+	Partitions  int  // 0: as the books say; of new ones 1, or 12 on a cluster
 	NoWriter    bool // another process writes
 	OneMachine  bool // Postgres runs on the machine of the sale: the writer yields to it
 
 	Hold             time.Duration // how long an unpaid order holds its stock
 	RefundWindow     time.Duration // how long a buyer may give a paid order back
 	OperationTimeout time.Duration
-	BacklogCap       int64 // bytes; 0: a quarter of Redis' maxmemory
+	BacklogCap       int64 // bytes; 0: a quarter of Redis' maxmemory, for all partitions together
 
-	BatchMax int // operations a script call
-	Workers  int // calls in flight a partition
+	Replica  bool // nothing is acknowledged before a replica has it
+	BatchMax int  // operations a script call
+	Workers  int  // calls in flight a partition
 
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
@@ -53,9 +55,8 @@ type Shop struct {
 }
 
 const (
-	callTimeout   = 2 * time.Second
-	memoryDefault = 1 << 30 // bytes; what a Redis without maxmemory counts as
-	startTimeout  = 30 * time.Second
+	callTimeout  = 2 * time.Second
+	startTimeout = 30 * time.Second
 )
 
 // Open connects, makes sure that Redis and Postgres belong together, and starts to sell and to write. It does not
@@ -87,19 +88,18 @@ func (s *Shop) start(ctx context.Context, c Config) (err error) {
 		return fmt.Errorf("%w: %w", persist.ErrRefused, err)
 	}
 	defer probe.Close() //nolint:errcheck // nothing is pending
+	c.Redis.Cluster = engine.IsCluster(probe)
 	partitions, err := s.Books.Bind(ctx, probe, c.Partitions, false)
 	if err != nil {
 		return err
 	}
-	if err := engine.CheckRights(ctx, probe, partitions); err != nil {
-		return fmt.Errorf("%w: Redis cannot be used: %s", persist.ErrRefused, engine.Explain(err))
+	if err := s.check(ctx, c, probe, partitions); err != nil {
+		return err
 	}
 	if c.BacklogCap == 0 {
-		memory := engine.Memory(ctx, probe)
-		if memory == 0 {
-			memory = memoryDefault
+		if c.BacklogCap, err = engine.BacklogCap(ctx, probe, partitions); err != nil {
+			return err
 		}
-		c.BacklogCap = memory / 4 / int64(partitions)
 	}
 	name := holder()
 	node, err := s.Books.LeaseNode(ctx, name)
@@ -118,7 +118,7 @@ func (s *Shop) start(ctx context.Context, c Config) (err error) {
 	}()
 	s.Engine, err = engine.New(engine.Config{
 		Redis: client, Partitions: partitions, Node: node.Number, OperationTimeout: c.OperationTimeout,
-		BacklogCap: c.BacklogCap, Log: c.Log, Metrics: c.Metrics, Repair: s.Books.Repair, Durable: s.Books.Durable,
+		BacklogCap: c.BacklogCap, Replica: c.Replica, Log: c.Log, Metrics: c.Metrics, Repair: s.Books.Repair, Durable: s.Books.Durable,
 		Hold: c.Hold, RefundWindow: c.RefundWindow, BatchMax: c.BatchMax, Workers: c.Workers, Archive: s.Books.Order, Fences: s.Books.Fences,
 		Ended: func(ctx context.Context, partition int, a engine.Acknowledged) error {
 			return s.Books.Ended(ctx, partition, a, name)
@@ -151,6 +151,26 @@ func (s *Shop) start(ctx context.Context, c Config) (err error) {
 	}
 	s.spawn(&s.stopRest, &s.rest, rest...)
 	s.Engine.Start()
+	return nil
+}
+
+// check makes sure that this Redis can do what is asked of it.
+func (s *Shop) check(ctx context.Context, c Config, redis redis.UniversalClient, partitions int) error {
+	var besides []string
+	if c.Replica {
+		besides = engine.RightsOfReplica
+	}
+	err := engine.CheckRights(ctx, redis, partitions, besides...)
+	if err == nil && c.Replica {
+		err = engine.CheckReplicas(ctx, redis, partitions)
+	}
+	switch {
+	case errors.Is(err, engine.ErrNoReplica):
+		return fmt.Errorf("%w: --durability replica needs replicas, and %w: give each master two, so that one may fail, or leave the flag out",
+			persist.ErrRefused, err)
+	case err != nil:
+		return fmt.Errorf("%w: Redis cannot be used: %s", persist.ErrRefused, engine.Explain(err))
+	}
 	return nil
 }
 

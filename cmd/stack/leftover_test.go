@@ -24,11 +24,11 @@ type owner struct {
 
 // startOwner runs the test binary as the owner of dir, and kills it at the end of
 // the test at the latest.
-func startOwner(t *testing.T, dir string) *owner {
+func startOwner(t *testing.T, dir string, redisNodes int) *owner {
 	t.Helper()
 	var log bytes.Buffer
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), ownerEnv+"="+dir)
+	cmd.Env = append(os.Environ(), ownerEnv+"="+dir, ownerNodesEnv+"="+itoa(redisNodes))
 	cmd.Stderr = &log
 	if _, err := cmd.StdinPipe(); err != nil { // it waits for its end
 		t.Fatal(err)
@@ -86,7 +86,7 @@ func processesBelow(t *testing.T, dir string) []string {
 func TestStart_StopsWhatAKilledOwnerLeft(t *testing.T) {
 	t.Parallel()
 	dir := stacktest.Dir(t)
-	first := startOwner(t, dir)
+	first := startOwner(t, dir, 1)
 
 	_, err := stack.Start(within(t), stack.Options{DataDir: dir})
 	var held *stack.HeldError
@@ -108,7 +108,7 @@ func TestStart_StopsWhatAKilledOwnerLeft(t *testing.T) {
 func TestStart_LeftoversThatHangAreStoppedToo(t *testing.T) {
 	t.Parallel()
 	dir := stacktest.Dir(t)
-	first := startOwner(t, dir)
+	first := startOwner(t, dir, 1)
 	first.kill(t)
 	for _, pid := range []int{first.redis, first.postgres} {
 		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
@@ -124,7 +124,7 @@ func TestStart_LeftoversThatHangAreStoppedToo(t *testing.T) {
 func TestStart_StalePidFileOfALivingStranger(t *testing.T) {
 	t.Parallel()
 	dir := stacktest.Dir(t)
-	first := startOwner(t, dir)
+	first := startOwner(t, dir, 1)
 	first.kill(t)
 	for _, pid := range []int{first.redis, first.postgres} {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
@@ -160,7 +160,7 @@ func TestStart_StalePidFileOfALivingStranger(t *testing.T) {
 func TestRemove_EndsLeftovers(t *testing.T) {
 	t.Parallel()
 	dir := stacktest.Dir(t)
-	first := startOwner(t, dir)
+	first := startOwner(t, dir, 1)
 	first.kill(t)
 	for range 2 { // of a removed one too
 		if err := stack.Remove(dir); err != nil {

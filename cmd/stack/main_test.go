@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -19,7 +20,10 @@ import (
 
 // ownerEnv makes the test binary an owner of the data directory it names, to be
 // killed by the test.
-const ownerEnv = "STACK_TEST_OWNER"
+const (
+	ownerEnv      = "STACK_TEST_OWNER"
+	ownerNodesEnv = "STACK_TEST_OWNER_NODES" // of Redis
+)
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(ownerEnv); dir != "" {
@@ -31,12 +35,17 @@ func TestMain(m *testing.M) {
 // own runs a stack, prints the pids of its servers, and waits to be killed.
 func own(dir string) int {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	s, err := stack.Start(context.Background(), stack.Options{DataDir: dir, Log: log})
+	nodes, err := strconv.Atoi(os.Getenv(ownerNodesEnv))
+	if err != nil {
+		log.Error("read "+ownerNodesEnv, "error", err)
+		return 1
+	}
+	s, err := stack.Start(context.Background(), stack.Options{DataDir: dir, RedisNodes: nodes, Log: log})
 	if err != nil {
 		log.Error("start", "error", err)
 		return 1
 	}
-	fmt.Println(s.Redis().Pid(), s.Postgres().Pid())
+	fmt.Println(s.Redises()[0].Pid(), s.Postgres().Pid())
 	_, _ = io.Copy(io.Discard, os.Stdin) // the test holds the other end
 	return 0
 }

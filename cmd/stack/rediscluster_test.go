@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -220,5 +221,47 @@ func TestCluster_OtherNumberOfNodesIsRefused(t *testing.T) {
 		}
 		_, err := stack.Start(within(t), stack.Options{DataDir: dir, RedisNodes: c.nodes})
 		wantConfigError(t, err, dir, c.word, "--data-dir")
+	}
+}
+
+// What a start that is killed on its way leaves, the next one finishes.
+func TestCluster_HalfMadeIsFinished(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name                   string
+		replicas, nodes, steps int
+	}{
+		{"one node has an epoch", 0, 1, 2},
+		{"slots are given away, nobody has met", 1, 3, 3},
+		{"a replica meets the masters, another is new", 1, 4, 4},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			opts := stack.Options{DataDir: stacktest.Dir(t), NoPostgres: true, RedisNodes: 3, RedisReplicas: c.replicas}
+			if err := stack.FormPart(t.Context(), opts, c.nodes, c.steps); err != nil {
+				t.Fatal(err)
+			}
+			s := stacktest.Start(t, opts)
+			spread(t, s)
+			wantSpread(t, s)
+		})
+	}
+}
+
+func TestCluster_StopsWhatAKilledOwnerLeft(t *testing.T) {
+	t.Parallel()
+	dir := stacktest.Dir(t)
+	first := startOwner(t, dir, 3)
+	first.kill(t)
+	left := processesBelow(t, filepath.Join(dir, "redis-"))
+	if len(left) != 3 {
+		t.Fatalf("%d nodes outlived their owner: nothing to test", len(left))
+	}
+	s := stacktest.Start(t, stack.Options{DataDir: dir, NoPostgres: true})
+	spread(t, s)
+	wantSpread(t, s)
+	for _, link := range left {
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(link))); err != nil || alive(pid) {
+			t.Errorf("process %d still runs (%v)", pid, err)
+		}
 	}
 }

@@ -82,12 +82,16 @@ func (f *formation) close() error {
 
 // step does what can be done now, and says what is missing; nil for nothing.
 func (f *formation) step(ctx context.Context) error {
-	for _, do := range []func(context.Context) error{f.look, f.number, f.assign, f.introduce, f.replicate, f.settled} {
+	for _, do := range f.steps() {
 		if err := do(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (f *formation) steps() []func(context.Context) error {
+	return []func(context.Context) error{f.look, f.number, f.assign, f.introduce, f.replicate, f.settled}
 }
 
 func (f *formation) look(ctx context.Context) error {

@@ -151,6 +151,21 @@ func (r *redisServer) lastPorts() []int {
 
 // startRedises runs all servers, side by side, and makes one cluster of several.
 func (s *Stack) startRedises(ctx, life context.Context, o Options) error {
+	if err := s.prepareRedises(ctx, o); err != nil {
+		return err
+	}
+	group, starting := errgroup.WithContext(ctx)
+	for _, r := range s.redises {
+		group.Go(func() error { return r.start(starting, life) })
+	}
+	if err := group.Wait(); err != nil || len(s.redises) == 1 {
+		return err
+	}
+	return formCluster(ctx, s.redises)
+}
+
+// prepareRedises settles what all servers share, and ends those of an earlier run.
+func (s *Stack) prepareRedises(ctx context.Context, o Options) error {
 	binary, err := o.system.redisBinary(ctx)
 	if err != nil {
 		return err
@@ -167,17 +182,7 @@ func (s *Stack) startRedises(ctx, life context.Context, o Options) error {
 		}
 		left.dirs = append(left.dirs, r.home)
 	}
-	if err := stopLeftovers(s.log, left, syscall.SIGTERM); err != nil {
-		return err
-	}
-	group, starting := errgroup.WithContext(ctx)
-	for _, r := range s.redises {
-		group.Go(func() error { return r.start(starting, life) })
-	}
-	if err := group.Wait(); err != nil || len(s.redises) == 1 {
-		return err
-	}
-	return formCluster(ctx, s.redises)
+	return stopLeftovers(s.log, left, syscall.SIGTERM)
 }
 
 // stopRedises stops all at once: a replica that outlived its master would take over.

@@ -37,8 +37,8 @@ func Remove(path string) (err error) {
 		programs: []string{"redis-server", "postgres", "initdb"},
 		dirs:     []string{dir.redis(), filepath.Join(home, clusterName), filepath.Join(home, clusterDraft)},
 	}
-	for n := range dir.redisNodes() {
-		used.dirs = append(used.dirs, dir.redisNode(n+1))
+	for n := 1; exists(dir.redisNode(n)); n++ {
+		used.dirs = append(used.dirs, dir.redisNode(n))
 	}
 	if _, err := used.clear(syscall.SIGTERM, orphanWaitMax); err != nil {
 		return err

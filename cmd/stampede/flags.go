@@ -15,7 +15,7 @@ type saleFlags struct {
 	Addr       string `default:"127.0.0.1:8080" help:"Address to listen on."`
 	AdminToken string `placeholder:"TOKEN" help:"Bearer token of the admin routes. Other users of this machine can see flags: prefer the variable."`
 	NoWriter   bool   `help:"Leave writing into PostgreSQL to another process."`
-	Partitions int    `placeholder:"P" help:"Partitions of a new shop, 1 by default; an existing one keeps its own and refuses another number."`
+	Partitions int    `placeholder:"P" help:"Partitions of a new shop, by default 1, on a cluster 12; an existing one keeps its own and refuses another number."`
 
 	Hold         time.Duration `default:"5m" help:"How long an unpaid order holds its stock, 1s to 24h; those that are held already keep their deadline."`
 	RefundWindow time.Duration `default:"24h" help:"How long after paying a buyer may give an order back; 0 for not at all. An admin may at any time."`
@@ -69,7 +69,7 @@ func checkPartitions(n int) error {
 
 // serverFlags name servers that run already.
 type serverFlags struct {
-	RedisURL    string `placeholder:"URL" help:"Redis, as redis://user:password@host:port/0; rediss:// for TLS."`
+	RedisURL    string `placeholder:"URL" help:"Redis, as redis://user:password@host:port/0; rediss:// for TLS. A cluster by one of its nodes or several: redis://host:port,host:port. With Sentinel: redis+sentinel://host:port,host:port/master."`
 	RedisCACert string `name:"redis-cacert" placeholder:"FILE" help:"Certificates of the authorities that Redis' certificate is checked against, instead of the system's."`
 	RedisCert   string `placeholder:"FILE" help:"Client certificate for Redis, which asks for one unless told not to."`
 	RedisKey    string `placeholder:"FILE" help:"Private key of the client certificate."`

@@ -37,6 +37,7 @@ type sale struct {
 	partitions  int
 	noWriter    bool
 	oneMachine  bool // its servers run beside it
+	replica     bool // what is answered has one
 	demo        bool
 
 	hold         time.Duration
@@ -78,7 +79,7 @@ func sell(c *console, s sale) (err error) {
 		return err
 	}
 	opened, err := shop.Open(c.interrupts.stop, shop.Config{
-		Redis: s.redis, PostgresURL: s.postgresURL, Partitions: s.partitions, NoWriter: s.noWriter, OneMachine: s.oneMachine,
+		Redis: s.redis, PostgresURL: s.postgresURL, Partitions: s.partitions, NoWriter: s.noWriter, OneMachine: s.oneMachine, Replica: s.replica,
 		Hold: s.hold, RefundWindow: s.refundWindow, Log: c.log, Metrics: registry,
 	})
 	if err != nil {

@@ -5,6 +5,8 @@ import "errors"
 type serveCommand struct {
 	serverFlags `embed:""`
 	saleFlags   `embed:""`
+
+	Durability string `default:"server" enum:"server,replica" help:"What an answer survives: server (what appendfsync of Redis says), or replica (also, very likely, a failover: a replica has it)."`
 }
 
 // Run sells until a signal comes.
@@ -21,6 +23,7 @@ func (s *serveCommand) Run(c *console) error {
 		return err
 	}
 	defer sale.listener.Close()
+	sale.replica = s.Durability == "replica"
 	sale.redis, sale.postgresURL, sale.adminToken = s.redis(), s.PostgresURL, s.AdminToken
 	return sell(c, sale)
 }

@@ -9,7 +9,6 @@ type lendOp struct {
 	product  int64
 	receiver int
 	most     int64 // units
-	heed     bool  // leave units that came just now
 
 	// reply
 	units int64
@@ -33,11 +32,6 @@ func encodeLend(c *call, ops []*operation) {
 		b = appendInt(b[:0], o.product)
 		b = appendInt(b, int64(o.receiver))
 		b = appendInt(b, o.most)
-		heed := int64(0)
-		if o.heed {
-			heed = 1
-		}
-		b = appendInt(b, heed)
 		c.addArg(b)
 	}
 	c.scratch = b

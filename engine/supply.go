@@ -14,34 +14,35 @@ const (
 	supplyWait  = 2 * time.Second       // for units that lie in other partitions
 	supplyPause = 10 * time.Millisecond // before looking again where nothing could be moved
 	lendTries   = 3                     // to lend where earlier transfers are still open
+
+	// How long units stay in the share into which they came for a buyer: those who wait for the same in another process must
+	// not take them away before he has bought.
+	supplyStay = 50 * time.Millisecond
 )
 
 // supply goes on with a sale that found a share of its partition too small: err says so, and anything else it returns as it is.
-// One share proves nothing, so the sale is made again with what comes from other partitions, until it succeeds, the product
+// One share proves nothing, so the sale is made again with what comes from other partitions, until it succeeds, a product
 // is proven to be short everywhere, or supplyWait has passed: then it is ErrElsewhere, not done.
 func (e *Engine) supply(ctx context.Context, p *partition, lines []Line, err error, sell func() error) error {
-	if len(e.partitions) == 1 {
+	short := shortOf(err)
+	if short == nil || len(e.partitions) == 1 {
 		return err
 	}
 	waiting, cancel := context.WithTimeout(ctx, supplyWait)
 	defer cancel()
-	for {
-		short := shortOf(err)
-		if short == nil {
-			return err
-		}
-		i := slices.IndexFunc(lines, func(l Line) bool { return l.ProductID == short.ProductID })
-		if i < 0 {
-			return err
-		}
-		if err := e.fetch(waiting, p, lines[i]); err != nil {
-			if waiting.Err() != nil {
+	w := e.supplies.wait(p.number, lines)
+	defer e.supplies.leave(w)
+	for short != nil {
+		if err := e.fetch(waiting, w); err != nil {
+			if waiting.Err() != nil && shortOf(err) == nil {
 				return &Refusal{Reason: ErrElsewhere, ProductID: short.ProductID}
 			}
 			return err
 		}
 		err = sell()
+		short = shortOf(err)
 	}
+	return err
 }
 
 // shortOf returns the refusal for lack of stock, if that is what an error is.
@@ -53,26 +54,41 @@ func shortOf(err error) *Refusal {
 	return nil
 }
 
-// fetch brings units of a product into a partition's share for a line of an order, together with others who wait for the
-// same: nil says that the order is worth another try. Where the product is proven to be short everywhere it is the
-// refusal.
-func (e *Engine) fetch(ctx context.Context, p *partition, line Line) error {
-	key := shareKey{line.ProductID, p.number}
-	s := e.supplies.join(key, line.Quantity)
-	defer e.supplies.leave(key, s, line.Quantity)
-	found, err := s.rounds.Do(ctx, supplyWait, func(ctx context.Context) (stockView, error) {
-		return e.bring(ctx, key, s)
-	})
-	if err == nil && found.proven && found.total < line.Quantity {
-		err = &Refusal{Reason: ErrOutOfStock, ProductID: line.ProductID, Left: found.total}
+// fetch brings units into a partition's shares for all lines of an order, each together with others who wait for the same:
+// nil says that the order is worth another try. Where a product is proven to be short everywhere it is the refusal.
+func (e *Engine) fetch(ctx context.Context, w *waiter) error {
+	errs := make([]error, len(w.lines))
+	var group errgroup.Group
+	group.SetLimit(partitionsAtOnce)
+	for i, line := range w.lines {
+		group.Go(func() error {
+			key := shareKey{line.ProductID, w.partition}
+			found, err := w.at[i].rounds.Do(ctx, supplyWait, func(ctx context.Context) (stockView, error) {
+				return e.bring(ctx, key, w.at[i])
+			})
+			if err == nil && found.proven && found.total < line.Quantity {
+				err = &Refusal{Reason: ErrOutOfStock, ProductID: line.ProductID, Left: found.total}
+			}
+			errs[i] = err
+			return nil
+		})
 	}
-	return err
+	_ = group.Wait()
+	for _, err := range errs {
+		if shortOf(err) != nil {
+			return err
+		}
+	}
+	return errors.Join(errs...)
 }
 
-// supplies are the shares for which this process fetches units.
+// supplies are the shares for which this process fetches units. Orders that wait come in the order of their tickets: units that an
+// earlier one waits for in its partition are not taken from there for a later one, so that two orders that want the same two
+// products do not take them from each other for ever.
 type supplies struct {
-	mu    sync.Mutex
-	under map[shareKey]*supplying
+	mu      sync.Mutex
+	tickets int64
+	under   map[shareKey]*supplying
 }
 
 type shareKey struct {
@@ -83,45 +99,82 @@ type shareKey struct {
 // supplying is what those have in common who wait for units in one share.
 type supplying struct {
 	rounds Shared[stockView]
-	wanted map[int64]int64 // how many want how many units each
+	wanted map[int64]int64 // units by ticket
 }
 
-func (s *supplies) join(key shareKey, units int64) *supplying {
+// waiter is an order that waits for units.
+type waiter struct {
+	ticket    int64
+	partition int
+	lines     []Line
+	at        []*supplying // of each line
+}
+
+func (s *supplies) wait(partition int, lines []Line) *waiter {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.under == nil {
 		s.under = map[shareKey]*supplying{}
 	}
-	one := s.under[key]
-	if one == nil {
-		one = &supplying{wanted: map[int64]int64{}}
-		s.under[key] = one
+	s.tickets++
+	w := &waiter{ticket: s.tickets, partition: partition, lines: lines, at: make([]*supplying, len(lines))}
+	for i, line := range lines {
+		key := shareKey{line.ProductID, partition}
+		one := s.under[key]
+		if one == nil {
+			one = &supplying{wanted: map[int64]int64{}}
+			s.under[key] = one
+		}
+		one.wanted[w.ticket] = line.Quantity
+		w.at[i] = one
 	}
-	one.wanted[units]++
-	return one
+	return w
 }
 
-func (s *supplies) leave(key shareKey, one *supplying, units int64) {
+func (s *supplies) leave(w *waiter) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if one.wanted[units]--; one.wanted[units] == 0 {
-		delete(one.wanted, units)
-	}
-	if len(one.wanted) == 0 {
-		delete(s.under, key)
-	}
-}
-
-// wants adds up what those want who may get it at all: each no more than there is.
-func (s *supplies) wants(one *supplying, total int64) (units int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for each, how := range one.wanted {
-		if each <= total {
-			units += each * how
+	for i, line := range w.lines {
+		if delete(w.at[i].wanted, w.ticket); len(w.at[i].wanted) == 0 {
+			delete(s.under, shareKey{line.ProductID, w.partition})
 		}
 	}
-	return min(units, total)
+}
+
+// wants adds up what those want who may get it at all, each no more than there is, and returns the ticket of the first of
+// them.
+func (s *supplies) wants(one *supplying, total int64) (units, first int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for ticket, each := range one.wanted {
+		if each > total {
+			continue
+		}
+		if units += each; first == 0 || ticket < first {
+			first = ticket
+		}
+	}
+	return min(units, total), first
+}
+
+// spare takes out of a view what orders with earlier tickets wait for where it is.
+func (s *supplies) spare(product, ticket int64, view stockView) []int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	spare := slices.Clone(view.units)
+	for n := range spare {
+		one := s.under[shareKey{product, n}]
+		if one == nil {
+			continue
+		}
+		for earlier, each := range one.wanted {
+			if earlier < ticket && each <= view.total {
+				spare[n] -= each
+			}
+		}
+		spare[n] = max(spare[n], 0)
+	}
+	return spare
 }
 
 // bring looks at a product everywhere and moves what is wanted of it into a share.
@@ -130,7 +183,7 @@ func (e *Engine) bring(ctx context.Context, to shareKey, s *supplying) (stockVie
 	if err != nil {
 		return view, err
 	}
-	wanted := e.supplies.wants(s, view.total)
+	wanted, ticket := e.supplies.wants(s, view.total)
 	if view.proven && wanted == 0 {
 		return view, nil
 	}
@@ -138,38 +191,38 @@ func (e *Engine) bring(ctx context.Context, to shareKey, s *supplying) (stockVie
 	if short <= 0 && wanted > 0 {
 		return view, nil
 	}
-	if short <= 0 || !e.move(ctx, to, short, view) {
+	if short <= 0 || !e.move(ctx, to, short, e.supplies.spare(to.product, ticket, view)) {
 		pause(ctx, supplyPause)
 	}
 	return view, nil
 }
 
-// move brings units into a share, as far as others have them, and reports whether any came.
-func (e *Engine) move(ctx context.Context, to shareKey, units int64, view stockView) bool {
+// move brings units into a share, as far as others have some to spare, and reports whether any came.
+func (e *Engine) move(ctx context.Context, to shareKey, units int64, spare []int64) bool {
 	home := e.keys.Home(to.product)
 	if to.partition == home {
-		return e.recall(ctx, to, units, view, leaseStay)
+		return e.recall(ctx, to, units, spare, supplyStay)
 	}
-	at := view.units[home]
+	at := spare[home]
 	if at < units {
-		e.recall(ctx, to, units-at, view, 0)
+		e.recall(ctx, to, units-at, spare, 0)
 	}
 	// More than is asked for, so that the next buyers need not wait.
 	most := max(units, at/int64(len(e.partitions)))
-	return e.send(ctx, to.product, home, to.partition, most, leaseStay) == nil
+	return e.send(ctx, to.product, home, to.partition, most, supplyStay) == nil
 }
 
-// recall brings units home from the partitions that have most, but for the one that they are for, and reports whether any
-// came. From each it takes half of what it has, or more where that is not enough.
-func (e *Engine) recall(ctx context.Context, to shareKey, units int64, view stockView, stay time.Duration) bool {
+// recall brings units home from the partitions that have most to spare, but for the one that they are for, and reports whether
+// any came. From each it takes half of what it has, or more where that is not enough.
+func (e *Engine) recall(ctx context.Context, to shareKey, units int64, spare []int64, stay time.Duration) bool {
 	home := e.keys.Home(to.product)
 	var from []int
-	for n, has := range view.units {
+	for n, has := range spare {
 		if n != home && n != to.partition && has > 0 {
 			from = append(from, n)
 		}
 	}
-	slices.SortFunc(from, func(a, b int) int { return sign(view.units[b] - view.units[a]) })
+	slices.SortFunc(from, func(a, b int) int { return sign(spare[b] - spare[a]) })
 	var group errgroup.Group
 	group.SetLimit(partitionsAtOnce)
 	came := make([]bool, len(from))
@@ -177,7 +230,7 @@ func (e *Engine) recall(ctx context.Context, to shareKey, units int64, view stoc
 		if units <= 0 {
 			break
 		}
-		most := min(view.units[n], max(units, (view.units[n]+1)/2))
+		most := min(spare[n], max(units, (spare[n]+1)/2))
 		units -= most
 		group.Go(func() error {
 			came[i] = e.send(ctx, to.product, n, home, most, stay) == nil
@@ -224,11 +277,15 @@ func (p *partition) replenish(product int64) {
 			return err
 		}
 		at, err := units(product, stocks[0])
-		if err != nil || at == 0 {
+		if err != nil {
 			return err
 		}
-		parts := int64(len(e.partitions))
-		return e.send(ctx, product, home, p.number, (at+parts-1)/parts, 0)
+		// The last units stay where all can reach them.
+		each := at / int64(len(e.partitions))
+		if each == 0 {
+			return nil
+		}
+		return e.send(ctx, product, home, p.number, each, 0)
 	})
 }
 

@@ -33,16 +33,12 @@ type transfer struct {
 // lend takes up to most units out of a share on their way to another. Where an earlier transfer between the two is still open,
 // it returns that one and true.
 func (e *Engine) lend(ctx context.Context, product int64, from, to int, most int64) (transfer, bool, error) {
-	op := &lendOp{product: product, receiver: to, most: most, heed: from != e.keys.Home(product)}
+	op := &lendOp{product: product, receiver: to, most: most}
 	if err := e.partitions[from].queue.do(ctx, lendKind, op, 1); err != nil {
 		return transfer{}, false, err
 	}
 	return transfer{product: product, from: from, to: to, units: op.units, id: op.id}, op.open, nil
 }
-
-// leaseStay is how long units stay that came for a buyer who waits: others who wait for the same must not take them away
-// before that.
-const leaseStay = 250 * time.Millisecond
 
 // arrive credits a transfer once its debit is durable, and returns a position of the receiver's events that covers the credit.
 func (e *Engine) arrive(ctx context.Context, t transfer, stay time.Duration) (Position, error) {

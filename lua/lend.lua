@@ -11,8 +11,7 @@
 -- ARGV
 --   1         header, see door.lua
 --   2         msgpack sequence: array of the S product ids
---   3..       N operations, each a msgpack sequence: product id, receiving partition, units at most,
---             1 to leave units that came just now where they are, or 0
+--   3..       N operations, each a msgpack sequence: product id, receiving partition, units at most
 -- Replies
 --   one string: the last seq, then for each operation a msgpack sequence
 --   ok                 0, units, epoch, seq
@@ -39,14 +38,14 @@ redis.call('ZCARD', KEYS[3]) -- refuses a wrong type before the first write
 
 local replies, events, changed, moving = {}, {}, {}, {}
 
-local function lend(product, receiver, most, heed_lease)
+local function lend(product, receiver, most)
     local stock, record = stocks[product], transfers[product]
     if not stock then return pack(PRODUCT_NOT_FOUND, product) end
     local out = record[2]
     local at, is_open = place_of(out, OUT_FIELDS, receiver)
     if is_open then return pack(REPLAY, out[at + 3], out[at + 1], out[at + 2]) end
     if stock < 1 then return pack(OUT_OF_STOCK, product, 0) end
-    if heed_lease == 1 and record[1] > door.now_ms then return pack(SHARE_LEASED, product) end
+    if record[1] > door.now_ms then return pack(SHARE_LEASED, product) end
     local units, seq = math.min(most, stock), door.seq + #events + 1
     stock = stock - units
     stocks[product] = stock

@@ -64,7 +64,7 @@ func (e *Engine) fetch(ctx context.Context, w *waiter) error {
 		group.Go(func() error {
 			key := shareKey{line.ProductID, w.partition}
 			found, err := w.at[i].rounds.Do(ctx, supplyWait, func(ctx context.Context) (stockView, error) {
-				return e.bring(ctx, key, w.at[i])
+				return e.bring(ctx, key)
 			})
 			if err == nil && found.proven && found.total < line.Quantity {
 				err = &Refusal{Reason: ErrOutOfStock, ProductID: line.ProductID, Left: found.total}
@@ -82,9 +82,9 @@ func (e *Engine) fetch(ctx context.Context, w *waiter) error {
 	return errors.Join(errs...)
 }
 
-// supplies are the shares for which this process fetches units. Orders that wait come in the order of their tickets: units that an
-// earlier one waits for in its partition are not taken from there for a later one, so that two orders that want the same two
-// products do not take them from each other for ever.
+// supplies are the shares for which this process fetches units. What there is is divided among the orders that wait in the order
+// of their tickets, so that partitions do not take it from each other for ever, nor do two orders that want the same two
+// products.
 type supplies struct {
 	mu      sync.Mutex
 	tickets int64
@@ -141,57 +141,54 @@ func (s *supplies) leave(w *waiter) {
 	}
 }
 
-// wants adds up what those want who may get it at all, each no more than there is, and returns the ticket of the first of
-// them.
-func (s *supplies) wants(one *supplying, total int64) (units, first int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for ticket, each := range one.wanted {
-		if each > total {
-			continue
-		}
-		if units += each; first == 0 || ticket < first {
-			first = ticket
-		}
+// claims divides the units that there are of a product among the orders that wait for it, the earlier first, and returns how
+// many of them each partition is to have. Whoever wants more than there is gets none.
+func (s *supplies) claims(product int64, view stockView) []int64 {
+	type claim struct {
+		ticket, units int64
+		partition     int
 	}
-	return min(units, total), first
-}
-
-// spare takes out of a view what orders with earlier tickets wait for where it is.
-func (s *supplies) spare(product, ticket int64, view stockView) []int64 {
+	var all []claim
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	spare := slices.Clone(view.units)
-	for n := range spare {
-		one := s.under[shareKey{product, n}]
-		if one == nil {
-			continue
-		}
-		for earlier, each := range one.wanted {
-			if earlier < ticket && each <= view.total {
-				spare[n] -= each
+	for n := range view.units {
+		if one := s.under[shareKey{product, n}]; one != nil {
+			for ticket, units := range one.wanted {
+				all = append(all, claim{ticket, units, n})
 			}
 		}
-		spare[n] = max(spare[n], 0)
 	}
-	return spare
+	s.mu.Unlock()
+	slices.SortFunc(all, func(a, b claim) int { return sign(a.ticket - b.ticket) })
+	claimed, left := make([]int64, len(view.units)), view.total
+	for _, c := range all {
+		if c.units <= left {
+			left -= c.units
+			claimed[c.partition] += c.units
+		}
+	}
+	return claimed
 }
 
-// bring looks at a product everywhere and moves what is wanted of it into a share.
-func (e *Engine) bring(ctx context.Context, to shareKey, s *supplying) (stockView, error) {
+// bring looks at a product everywhere and moves into a share what the orders that wait there may have. It takes nothing away that
+// others may have where it is.
+func (e *Engine) bring(ctx context.Context, to shareKey) (stockView, error) {
 	view, err := e.lookAround(ctx, to.product)
 	if err != nil {
 		return view, err
 	}
-	wanted, ticket := e.supplies.wants(s, view.total)
-	if view.proven && wanted == 0 {
-		return view, nil
+	claimed := e.supplies.claims(to.product, view)
+	short := claimed[to.partition] - view.units[to.partition]
+	spare := slices.Clone(view.units)
+	for n := range spare {
+		spare[n] = max(spare[n]-claimed[n], 0)
 	}
-	short := wanted - view.units[to.partition]
-	if short <= 0 && wanted > 0 {
-		return view, nil
-	}
-	if short <= 0 || !e.move(ctx, to, short, e.supplies.spare(to.product, ticket, view)) {
+	switch {
+	case view.total == 0: // all are refused, if it is proven
+	case short > 0:
+		if !e.move(ctx, to, short, spare) {
+			pause(ctx, supplyPause)
+		}
+	case claimed[to.partition] == 0: // it is the turn of others
 		pause(ctx, supplyPause)
 	}
 	return view, nil

@@ -18,7 +18,9 @@ func (e *Engine) Lend(ctx context.Context, product int64, from, to int, most int
 }
 
 // Arrive makes the credit once the debit is durable.
-func (e *Engine) Arrive(ctx context.Context, t Transfer) (Position, error) { return e.arrive(ctx, t.t, 0) }
+func (e *Engine) Arrive(ctx context.Context, t Transfer) (Position, error) {
+	return e.arrive(ctx, t.t, 0)
+}
 
 // Settle closes it once the credit is durable.
 func (e *Engine) Settle(ctx context.Context, t Transfer, credited Position) error {

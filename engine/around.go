@@ -44,7 +44,7 @@ type shareView struct {
 	listed bool
 	units  int64
 	grown  string
-	transfers
+	Transfers
 }
 
 // lookOnce reads a product's shares, each partition at an instant of its own.
@@ -71,7 +71,7 @@ func (e *Engine) lookOnce(ctx context.Context, product int64) ([]shareView, erro
 		}
 		v.listed = values[0] != nil
 		v.grown, _ = values[1].(string)
-		if v.transfers, err = decodeTransfers(values[2]); err != nil {
+		if v.Transfers, err = DecodeTransfers(values[2]); err != nil {
 			return nil, err
 		}
 	}
@@ -81,9 +81,9 @@ func (e *Engine) lookOnce(ctx context.Context, product int64) ([]shareView, erro
 // onTheWay adds up what has left shares and has not come yet.
 func onTheWay(views []shareView) (units int64) {
 	for n := range views {
-		for _, o := range views[n].out {
-			if o.peer < 0 || o.peer >= len(views) || !views[o.peer].came(n, o.id) {
-				units += o.units
+		for _, o := range views[n].Out {
+			if o.Peer < 0 || o.Peer >= len(views) || !views[o.Peer].came(n, o.ID) {
+				units += o.Units
 			}
 		}
 	}

@@ -1,6 +1,10 @@
 package engine
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/tinylib/msgp/msgp"
+)
 
 // Assignment is one of those that a repair hands to lua/replay.lua. Only the figures of its kind are set.
 type Assignment struct {
@@ -12,6 +16,7 @@ type Assignment struct {
 	Rank   int64
 	Unrank bool
 	Delta  int64
+	Moves  *Transfers
 }
 
 // Fold is what a repair would write for the entries. letGo leaves orders out that have ended.
@@ -37,6 +42,13 @@ func (e *Engine) Fold(partition int, entries []Entry, letGo bool) ([]Assignment,
 			a.Member, a.Unrank = d.string(), true
 		case assignScore:
 			a.Member, a.Delta = d.string(), d.int()
+		case assignMoves:
+			record := appendInt(msgp.AppendArrayHeader(nil, 3), 0)
+			moves, err := DecodeTransfers(string(append(record, d.b...)))
+			if err != nil {
+				return nil, err
+			}
+			a.Moves, d.b = &moves, nil
 		default:
 			return nil, fmt.Errorf("unknown assignment %d", kind)
 		}

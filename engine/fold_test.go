@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -48,6 +49,7 @@ type foldCheck struct {
 	rolled    *redis.StringCmd
 
 	texts  map[string]engine.Assignment // the last one counts
+	moves  map[string]*engine.Transfers
 	got    map[string]*redis.StringCmd
 	scores map[string]engine.Assignment
 	held   map[string]*redis.FloatCmd
@@ -59,7 +61,7 @@ type foldCheck struct {
 func newFoldCheck(keys *engine.Keys, partition int, events []engine.Event) *foldCheck {
 	f := &foldCheck{
 		keys: keys, partition: partition, listed: map[string]bool{},
-		texts: map[string]engine.Assignment{}, got: map[string]*redis.StringCmd{},
+		texts: map[string]engine.Assignment{}, moves: map[string]*engine.Transfers{}, got: map[string]*redis.StringCmd{},
 		scores: map[string]engine.Assignment{}, held: map[string]*redis.FloatCmd{},
 		totals: map[string]map[int64]int64{}, sums: map[string]int64{}, top: map[string]*redis.FloatCmd{},
 	}
@@ -86,6 +88,9 @@ func (f *foldCheck) add(ctx context.Context, pipe redis.Pipeliner, a engine.Assi
 		if product := strings.TrimLeft(a.Member, "0"); f.listed[product] {
 			f.sums[product] += a.Delta
 		}
+	case a.Key == f.keys.Moving(f.partition): // it may be settled by now
+	case a.Moves != nil:
+		f.moves[a.Key], f.got[a.Key] = a.Moves, pipe.Get(ctx, a.Key)
 	case a.Member != "":
 		f.scores[a.Key+" "+a.Member], f.held[a.Key+" "+a.Member] = a, pipe.ZScore(ctx, a.Key, a.Member)
 	default:
@@ -117,6 +122,22 @@ func (f *foldCheck) compare(t rapid.TB) {
 		}
 		if got.Val() != want || (got.Err() != nil) != a.Delete {
 			t.Errorf("%s: Redis holds %q (%v), the events say %q", name, got.Val(), got.Err(), want)
+		}
+	}
+	for key, want := range f.moves {
+		got, err := engine.DecodeTransfers(f.got[key].Val())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, in := range want.In {
+			if !slices.Contains(got.In, in) {
+				t.Errorf("%s: Redis holds %+v, the events say that %+v came last", key, got.In, in)
+			}
+		}
+		for _, out := range got.Out {
+			if !slices.Contains(want.Out, out) {
+				t.Errorf("%s: Redis holds %+v, the events say that %+v left last", key, out, want.Out)
+			}
 		}
 	}
 	for name, a := range f.scores {

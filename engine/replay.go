@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/tinylib/msgp/msgp"
 )
@@ -17,6 +18,7 @@ const (
 	assignRank   = 4
 	assignUnrank = 5
 	assignScore  = 6
+	assignMoves  = 7
 )
 
 // assignments are keys and arguments of lua/replay.lua.
@@ -46,9 +48,17 @@ type fold struct {
 	placed           map[int64]bool // orders whose first event is among these
 	carts            map[int64][]Line
 	sold             map[minuteProduct]int64
+	moved            map[int64]*moves
 	keys             *Keys
 	partition        int
 	assignments
+}
+
+// moves are the transfers of a product among the events: of each peer the last that left for it, and the last that came.
+type moves struct {
+	out map[int]Outgoing
+	at  map[int]time.Time // of those
+	in  map[int]Incoming
 }
 
 type minuteProduct struct{ minute, product int64 }
@@ -59,7 +69,7 @@ func (e *Engine) foldEntries(partition int, entries []Entry, letGo bool) (*assig
 	f := &fold{
 		balances: map[int64]int64{}, stocks: map[int64]int64{}, orders: map[int64]*Order{}, placed: map[int64]bool{},
 		carts: map[int64][]Line{},
-		sold:  map[minuteProduct]int64{}, keys: e.keys, partition: partition,
+		sold:  map[minuteProduct]int64{}, moved: map[int64]*moves{}, keys: e.keys, partition: partition,
 	}
 	now, since := e.now(), e.RememberedSince()
 	for i := range entries {
@@ -106,7 +116,25 @@ func (f *fold) event(ev *Event) {
 		f.balances[ev.UserID] = ev.Balance
 	case Restocked:
 		f.stocks[ev.ProductID] = ev.Stock
+	case Moved:
+		f.stocks[ev.ProductID] = ev.Stock
+		f.move(ev)
 	}
+}
+
+// move notes what a transfer leaves in the record of the partition. Whether it was settled no event tells: what is open
+// too long is settled once more.
+func (f *fold) move(ev *Event) {
+	m := f.moved[ev.ProductID]
+	if m == nil {
+		m = &moves{out: map[int]Outgoing{}, at: map[int]time.Time{}, in: map[int]Incoming{}}
+		f.moved[ev.ProductID] = m
+	}
+	if ev.Delta > 0 {
+		m.in[ev.Peer] = Incoming{Peer: ev.Peer, ID: ev.Sent}
+		return
+	}
+	m.out[ev.Peer], m.at[ev.Peer] = Outgoing{Peer: ev.Peer, ID: ev.Sent, Units: -ev.Delta}, ev.At
 }
 
 func (f *fold) order(ev *Event) {
@@ -136,6 +164,18 @@ func (f *fold) values(letGo bool, left int64) {
 	}
 	for id, units := range f.stocks {
 		f.set(f.keys.Stock(p, id), strconv.FormatInt(units, 10))
+	}
+	for product, m := range f.moved {
+		var t Transfers
+		for peer, out := range m.out {
+			t.Out = append(t.Out, out)
+			member, at := Moving(product, peer), m.at[peer].UnixMilli()
+			f.add(f.keys.Moving(p), assignRank, func(b []byte) []byte { return appendInt(msgp.AppendString(b, member), at) })
+		}
+		for _, in := range m.in {
+			t.In = append(t.In, in)
+		}
+		f.add(f.keys.Transfers(p, product), assignMoves, t.append)
 	}
 	for user, lines := range f.carts {
 		if len(lines) == 0 {

@@ -132,6 +132,11 @@ func (e *Engine) sweepTransfers(ctx context.Context, p *partition) error {
 	return nil
 }
 
+// Moving is how units that left for a partition stand in the sorted set of that name.
+func Moving(product int64, receiver int) string {
+	return strconv.FormatInt(product, 10) + ":" + strconv.Itoa(receiver)
+}
+
 // movingMember reads a member of moving: "<product>:<receiver>".
 func (e *Engine) movingMember(member any) (product int64, peer int, err error) {
 	text, _ := member.(string)
@@ -150,68 +155,81 @@ func (e *Engine) finishOpen(ctx context.Context, p *partition, product int64, pe
 	if err != nil {
 		return err
 	}
-	record, err := decodeTransfers(values[0])
+	record, err := DecodeTransfers(values[0])
 	if err != nil {
 		return err
 	}
-	for _, o := range record.out {
-		if o.peer == peer {
-			return e.finish(ctx, transfer{product: product, from: p.number, to: peer, units: o.units, id: o.id})
+	for _, o := range record.Out {
+		if o.Peer == peer {
+			return e.finish(ctx, transfer{product: product, from: p.number, to: peer, units: o.Units, id: o.ID})
 		}
 	}
 	return nil
 }
 
-// transfers is a partition's record of a product's transfers; see lua/transfer.lua.
-type transfers struct {
-	leasedMS int64
-	out      []outgoing
-	in       []incoming
+// Transfers is a partition's record of a product's transfers; see lua/transfer.lua.
+type Transfers struct {
+	LeasedMS int64
+	Out      []Outgoing
+	In       []Incoming
 }
 
-// outgoing is what left for a peer and is not settled yet.
-type outgoing struct {
-	peer  int
-	id    Position
-	units int64
+// Outgoing is what left for a peer and is not settled yet.
+type Outgoing struct {
+	Peer  int
+	ID    Position
+	Units int64
 }
 
-// incoming is the last transfer that came from a peer.
-type incoming struct {
-	peer int
-	id   Position
+// Incoming is the last transfer that came from a peer.
+type Incoming struct {
+	Peer int
+	ID   Position
 }
 
-// decodeTransfers reads the record as MGET gives it; where there is none it is empty.
-func decodeTransfers(value any) (transfers, error) {
-	const outFields, inFields = 4, 3
+const outFields, inFields = 4, 3 // of the flat arrays
+
+// DecodeTransfers reads the record as MGET gives it; where there is none it is empty.
+func DecodeTransfers(value any) (Transfers, error) {
 	text, found := value.(string)
 	if !found {
-		return transfers{}, nil
+		return Transfers{}, nil
 	}
 	d := &decoder{b: []byte(text)}
 	if n := d.array(3); n != 3 && d.err == nil {
 		d.err = fmt.Errorf("%d parts", n)
 	}
-	t := transfers{leasedMS: d.int()}
+	t := Transfers{LeasedMS: d.int()}
 	for range d.array(outFields*PartitionsMax) / outFields {
-		t.out = append(t.out, outgoing{peer: int(d.int()), id: d.position(), units: d.int()})
+		t.Out = append(t.Out, Outgoing{Peer: int(d.int()), ID: d.position(), Units: d.int()})
 	}
 	for range d.array(inFields*PartitionsMax) / inFields {
-		t.in = append(t.in, incoming{peer: int(d.int()), id: d.position()})
+		t.In = append(t.In, Incoming{Peer: int(d.int()), ID: d.position()})
 	}
 	d.end()
 	if d.err != nil {
-		return transfers{}, fmt.Errorf("%w: record of transfers: %v", ErrCorrupt, d.err) //nolint:errorlint // for the log
+		return Transfers{}, fmt.Errorf("%w: record of transfers: %v", ErrCorrupt, d.err) //nolint:errorlint // for the log
 	}
 	return t, nil
 }
 
+// append appends the two flat arrays of the record.
+func (t *Transfers) append(b []byte) []byte {
+	out, in := make([]int64, 0, outFields*len(t.Out)), make([]int64, 0, inFields*len(t.In))
+	for _, o := range t.Out {
+		out = append(out, int64(o.Peer), o.ID.Epoch, o.ID.Seq, o.Units)
+	}
+	for _, i := range t.In {
+		in = append(in, int64(i.Peer), i.ID.Epoch, i.ID.Seq)
+	}
+	return appendInts(appendInts(b, out), in)
+}
+
 // came reports whether a transfer from a peer has come.
-func (t *transfers) came(from int, id Position) bool {
-	for _, i := range t.in {
-		if i.peer == from {
-			return i.id.Compare(id) >= 0
+func (t *Transfers) came(from int, id Position) bool {
+	for _, i := range t.In {
+		if i.Peer == from {
+			return i.ID.Compare(id) >= 0
 		}
 	}
 	return false

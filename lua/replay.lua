@@ -16,10 +16,25 @@
 --               4  member, score    set in a sorted set
 --               5  member           take out of a sorted set
 --               6  member, delta    add to a score; members at 0 leave
+--               7  out, in          put into a record of transfers, in the place of what it says of the same peers: flat
+--                                   arrays as it has them, see transfer.lua
 -- Replies
 --   1 done, 0 refused: another repair has claimed the door, or Redis is at another position
 -- Event
 --   none
+
+-- The fields of a peer in a record of transfers.
+local OUT_FIELDS, IN_FIELDS = 4, 3
+
+-- merge puts groups of fields, by peer, into others.
+local function merge(flat, groups, fields)
+    for g = 1, #groups, fields do
+        local at = 1
+        while flat[at] and flat[at] ~= groups[g] do at = at + fields end
+        for i = 0, fields - 1 do flat[at + i] = groups[g + i] end
+    end
+    return flat
+end
 
 local from_epoch, from_seq, to_epoch, to_seq, bytes, token, let_go = cmsgpack.unpack(ARGV[1])
 local m = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'repair')
@@ -42,6 +57,11 @@ for i = 2, #KEYS do
         redis.call('ZADD', KEYS[i], b, a)
     elseif kind == 5 then
         redis.call('ZREM', KEYS[i], a)
+    elseif kind == 7 then
+        local record = redis.call('GET', KEYS[i])
+        local leased_ms, out, came = 0, {}, {}
+        if record then leased_ms, out, came = unpack(cmsgpack.unpack(record)) end
+        redis.call('SET', KEYS[i], cmsgpack.pack({ leased_ms, merge(out, a, OUT_FIELDS), merge(came, b, IN_FIELDS) }))
     elseif redis.call('ZINCRBY', KEYS[i], b, a) == '0' then
         redis.call('ZREM', KEYS[i], a)
     end

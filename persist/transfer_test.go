@@ -1,7 +1,12 @@
 package persist_test
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -86,4 +91,64 @@ func TestWriter_DerivesTransfers(t *testing.T) {
 	exec(t, conn, "TRUNCATE stock_ledger; UPDATE products SET stock = 7")
 	rebuild(t, s)
 	wantTables(t, conn, want)
+}
+
+// Redis comes back as it was before units moved. The journal brings shares, what is under way and what has come; nothing
+// comes twice, and everything can be sold.
+func TestDoor_TransfersComeBackFromTheJournal(t *testing.T) {
+	t.Parallel()
+	s, conn := start(t, shop.Config{Partitions: 4, Hold: time.Hour})
+	product, users := s.Product(1, 400), s.Users(12, 1000)
+	s.Written()
+	aof, old := filepath.Join(s.Stack.RedisDir(), "appendonlydir"), filepath.Join(t.TempDir(), "old")
+	restart(t, s, func() {
+		if err := os.CopyFS(old, os.DirFS(aof)); err != nil {
+			t.Fatal(err)
+		}
+	})
+	for n := range 300 {
+		place(t, s, users[n%3], fmt.Sprint("before ", n), line(product, 1))
+	}
+	settled(t, s, conn)
+	before := shares(t, s, product)
+	sent := number(t, conn, "SELECT count(*) FROM stock_ledger WHERE kind = 'sent'")
+	if sent == 0 {
+		t.Fatal("nothing was sent")
+	}
+	restart(t, s, func() {
+		if err := errors.Join(os.RemoveAll(aof), os.CopyFS(aof, os.DirFS(old))); err != nil {
+			t.Fatal(err)
+		}
+	})
+	settled(t, s, conn)
+	if after := shares(t, s, product); after != before {
+		t.Errorf("shares are %v, they were %v", after, before)
+	}
+	if n := number(t, conn, "SELECT count(*) FROM stock_ledger WHERE kind = 'sent'"); n != sent {
+		t.Errorf("%d transfers, %d before the loss", n, sent)
+	}
+	if n := trade(t, s, product, users); n != 100 {
+		t.Errorf("%d orders for 100 units", n)
+	}
+	settled(t, s, conn)
+}
+
+// shares are those of a product by partition, with the peers from which units came.
+func shares(t *testing.T, s *shoptest.Shop, product int64) string {
+	t.Helper()
+	var all []string
+	keys := s.Engine.Keys()
+	for p := range keys.Partitions() {
+		found, err := s.Redis.MGet(t.Context(), keys.Stock(p, product), keys.Transfers(p, product)).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		record, err := engine.DecodeTransfers(found[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.SortFunc(record.In, func(a, b engine.Incoming) int { return a.Peer - b.Peer })
+		all = append(all, fmt.Sprint(found[0], record.In))
+	}
+	return strings.Join(all, "; ")
 }

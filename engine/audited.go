@@ -13,10 +13,12 @@ import (
 // the clocks of Redis, of who wrote it and of who looks may differ by so much.
 const rememberedSlack = time.Hour
 
-// Remembered returns the idempotency record that a partition of Redis must hold of an event, and its key. The key is ""
-// where the event had none, or where its record may have ended.
-func (e *Engine) Remembered(partition int, ev *Event) (key, record string) {
-	return e.remembered(partition, ev, e.RememberedSince().Add(rememberedSlack))
+// Remembered returns the idempotency record that Redis must hold of an event, its key, and the partition that holds it.
+// The key is "" where the event had none, or where its record may have ended.
+func (e *Engine) Remembered(ev *Event) (partition int, key, record string) {
+	partition = e.keys.OfEvent(ev)
+	key, record = e.remembered(partition, ev, e.RememberedSince().Add(rememberedSlack))
+	return partition, key, record
 }
 
 // RememberedSince is the time of the oldest event whose idempotency record still stands.

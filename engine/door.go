@@ -285,10 +285,10 @@ func (p *partition) checkDoor(ctx context.Context) error {
 }
 
 // confirmDoor makes sure that what Redis does not hold is truly missing: a Redis that lost data must not turn a
-// user or product into "not found" before its repair.
+// user or product into "not found" before its repair, nor one that was restored with other partitions.
 func (e *Engine) confirmDoor(ctx context.Context, p *partition) error {
 	v, err := e.Look(ctx, p.number)
-	if err == nil && v.Standing && v.Epoch >= p.door.fence.Load() {
+	if s := p.door.state.Load(); err == nil && v.Standing && v.Epoch >= p.door.fence.Load() && s.open && s.epoch == v.Epoch {
 		return nil
 	}
 	p.door.doubt()

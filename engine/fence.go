@@ -74,6 +74,9 @@ var errLeftBehind = errors.New("this Redis was left behind by a failover: let th
 func (p *partition) enter(ctx context.Context, epoch int64) error {
 	d := &p.door
 	if s := d.state.Load(); !s.open || s.epoch != epoch {
+		if err := p.engine.confirmPartitions(ctx); err != nil {
+			return err
+		}
 		p.engine.lookAtFences(ctx) // before the first sale
 		d.raise(epoch)
 		d.retire()
@@ -91,6 +94,26 @@ func (p *partition) enter(ctx context.Context, epoch int64) error {
 	}
 	d.acks.alive()
 	return nil
+}
+
+// confirmPartitions makes sure that Redis is divided as this process knows it: where it was restored with another number
+// of partitions, one of them may bear the name of one that this process knows.
+func (e *Engine) confirmPartitions(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.OperationTimeout)
+	defer cancel()
+	d, found, err := FindDeployment(ctx, e.redis)
+	if err != nil {
+		return err
+	}
+	if found && d.Partitions != len(e.partitions) {
+		return Outgrown(d.Partitions)
+	}
+	return nil
+}
+
+// Outgrown is the error of a process that was started when the shop had another number of partitions.
+func Outgrown(partitions int) error {
+	return fmt.Errorf("restart this process: the shop has %d partition(s) now", partitions)
 }
 
 // mayEnter refuses an epoch that has ended in the books.

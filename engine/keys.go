@@ -82,6 +82,14 @@ func (k *Keys) Home(product int64) int {
 	return int(mix(uint64(product)^0x70726f64756374) % uint64(len(k.tags)))
 }
 
+// OfEvent returns the partition in which an event would happen, whatever the number of partitions was when it did.
+func (k *Keys) OfEvent(ev *Event) int {
+	if ev.Kind == Restocked {
+		return k.Home(ev.ProductID)
+	}
+	return k.OfUser(ev.UserID)
+}
+
 // mix is the finalizer of SplitMix64 (Steele, Lea, Flood 2014): a fixed bijection, so a partition never moves.
 func mix(x uint64) uint64 {
 	x += 0x9e3779b97f4a7c15

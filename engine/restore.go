@@ -23,10 +23,11 @@ type Load struct {
 	partition int
 	keys      *Keys
 
-	plain, many             []string // keys
-	plainValues, manyValues []string
-	counts                  []int64 // of manyValues; below 0 for a sorted set
-	bytes                   int
+	plain, ending, many                   []string // keys
+	plainValues, endingValues, manyValues []string
+	ends                                  []int64 // of ending, in ms
+	counts                                []int64 // of manyValues; below 0 for a sorted set
+	bytes                                 int
 }
 
 // NewLoad returns an empty one.
@@ -36,7 +37,7 @@ func (e *Engine) NewLoad(partition int) *Load { return &Load{partition: partitio
 func (l *Load) Partition() int { return l.partition }
 
 // Keys counts what it sets: keys, and fields and members of those that hold many.
-func (l *Load) Keys() int64 { return int64(len(l.plain) + len(l.manyValues)/2) }
+func (l *Load) Keys() int64 { return int64(len(l.plain) + len(l.ending) + len(l.manyValues)/2) }
 
 // Full reports whether it is as large as a call should be.
 func (l *Load) Full() bool { return l.Keys() >= loadKeysMax || l.bytes >= loadBytesMax }
@@ -107,9 +108,17 @@ func (l *Load) Total(product, units int64) {
 	l.add(l.keys.Top(l.partition), true, strconv.FormatInt(-units, 10), topMember(product))
 }
 
-// Record loads the idempotency record of an event of since or later, if it has one.
-func (e *Engine) Record(l *Load, ev *Event, since time.Time) {
-	if key, record := e.remembered(l.partition, ev, since); key != "" {
+// Record loads the idempotency record of an event of since or later, if it has one. One of an earlier layout ends by
+// itself: its event stands in the journal of a partition that may have nothing to do with the load's, so that Lapse will
+// not come to it.
+func (e *Engine) Record(l *Load, ev *Event, since time.Time, earlier bool) {
+	switch key, record := e.remembered(l.partition, ev, since); {
+	case key == "":
+	case earlier:
+		l.ending, l.endingValues = append(l.ending, key), append(l.endingValues, record)
+		l.ends = append(l.ends, ev.At.Add(e.cfg.IdempotencyTTL).UnixMilli())
+		l.bytes += len(key) + len(record)
+	default:
 		l.set(key, record)
 	}
 }
@@ -155,14 +164,15 @@ func (e *Engine) SendLoad(ctx context.Context, token string, l *Load) error {
 	head := msgp.AppendString(nil, token)
 	head = appendInt(head, int64(len(l.plain)))
 	head = appendInts(head, l.counts)
-	keys := make([]string, 0, 1+len(l.plain)+len(l.many))
+	head = appendInts(head, l.ends)
+	keys := make([]string, 0, 1+len(l.plain)+len(l.ending)+len(l.many))
 	keys = append(keys, e.keys.Meta(l.partition))
-	args := make([]any, 0, 1+len(l.plainValues)+len(l.manyValues))
+	args := make([]any, 0, 1+len(l.plainValues)+len(l.endingValues)+len(l.manyValues))
 	args = append(args, string(head))
-	for _, more := range [][]string{l.plain, l.many} {
+	for _, more := range [][]string{l.plain, l.ending, l.many} {
 		keys = append(keys, more...)
 	}
-	for _, values := range [][]string{l.plainValues, l.manyValues} {
+	for _, values := range [][]string{l.plainValues, l.endingValues, l.manyValues} {
 		for _, v := range values {
 			args = append(args, v)
 		}

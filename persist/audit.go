@@ -68,6 +68,7 @@ type audit struct {
 	sum        Summary
 	checks     map[string]*Checked
 	expected   counts
+	layouts    layouts
 
 	doors       []door
 	users       idSet   // whose balances were compared
@@ -113,7 +114,11 @@ func (b *Books) WatchedAudit(ctx context.Context, client redis.UniversalClient, 
 }
 
 func (a *audit) all(ctx context.Context) error {
-	if _, err := a.snapshot.Exec(ctx, auditSettings); err != nil {
+	_, err := a.snapshot.Exec(ctx, auditSettings)
+	if err == nil {
+		a.layouts, err = readLayouts(ctx, a.snapshot)
+	}
+	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNotAudited, err)
 	}
 	steps := []struct {

@@ -7,8 +7,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// epochs makes sure that a partition's epochs follow each other by one up to the fence, that all but the last have an
-// end, and that it is where the journal says. ends are those of the journal, which ends at the checkpoint: behind it the
+// epochs makes sure that a partition's epochs follow each other by one up to the fence, but for those in which layouts
+// begin, that all but the last have an end, and that it is where the journal says. ends are those of the journal, which ends at the checkpoint: behind it the
 // writer has not come yet.
 func (a *audit) epochs(ctx context.Context, p int, to checkpoint, ends map[int64]int64) error {
 	rows, err := a.snapshot.Query(ctx, "SELECT epoch, last_seq FROM epochs WHERE partition = $1 ORDER BY epoch", p)
@@ -21,12 +21,12 @@ func (a *audit) epochs(ctx context.Context, p int, to checkpoint, ends map[int64
 	_, err = pgx.ForEachRow(rows, []any{&epoch, &end}, func() error {
 		n++
 		subject := fmt.Sprintf("epochs partition=%d epoch=%d", p, epoch)
-		if epoch != before+1 {
+		if epoch != before+1 && !a.layouts.begins(epoch) {
 			a.violated(checkEpochs, subject, "follows epoch %d", before)
 		}
 		before = epoch
 		switch stood := ends[epoch]; {
-		case (end == nil) != (epoch == to.fence):
+		case (end == nil) != (epoch == to.fence && !a.layouts.begins(epoch)):
 			a.violated(checkEpochs, subject, "ends at %s, the checkpoint says that epoch %d sells", endOf(end), to.fence)
 		case end == nil:
 		case epoch < to.Epoch && *end != stood, epoch >= to.Epoch && *end < stood:

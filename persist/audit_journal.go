@@ -21,18 +21,64 @@ func (a *audit) journals(ctx context.Context) error {
 	if _, err := a.snapshot.Exec(ctx, walkPlans); err != nil {
 		return err
 	}
-	for p := range a.keys.Partitions() {
-		if err := a.journal(ctx, p); err != nil {
+	ends, err := readCheckpoints(ctx, a.snapshot)
+	if err != nil {
+		return err
+	}
+	walks := make([]walk, len(ends))
+	for p, to := range ends {
+		walks[p] = walk{partition: p, to: to, ends: map[int64]int64{}}
+		if walks[p].without, err = a.quarantine(ctx, p); err != nil {
 			return err
 		}
-		if err := a.stream(ctx, p); err != nil {
-			return err
+	}
+	// Layout by layout: from one to the next a user may have moved to any other partition.
+	for _, until := range a.layouts.ends() {
+		for p := range walks {
+			if err := a.journal(ctx, &walks[p], until); err != nil {
+				return err
+			}
 		}
-		if err := a.counters(ctx, p); err != nil {
+	}
+	a.cartsLeftOpen()
+	for p := range walks {
+		if err := a.walked(ctx, &walks[p]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// walk is one through a partition's journal.
+type walk struct {
+	partition int
+	to        checkpoint // where it should end
+	at        checkpoint // where it is
+	without   positions
+	ends      map[int64]int64 // by epoch
+}
+
+// walked compares where the journal of a partition ended with the checkpoint and with Redis.
+func (a *audit) walked(ctx context.Context, w *walk) error {
+	p, to, at := w.partition, w.to, w.at
+	begins := to.Seq == 0 && a.layouts.begins(to.Epoch) && at.Epoch < to.Epoch
+	if (at.Position != to.Position && !begins) || at.events != to.events || at.bytes != to.bytes {
+		a.violated(checkCheckpoint, fmt.Sprintf("checkpoints partition=%d", p),
+			"stands at %v with %d events and %d bytes, the journal ends at %v with %d events and %d bytes",
+			to.Position, to.events, to.bytes, at.Position, at.events, at.bytes)
+	}
+	a.looked(checkCheckpoint, 1)
+	a.sum.Events += at.events
+	if err := a.epochs(ctx, p, to, w.ends); err != nil {
+		return err
+	}
+	if p >= a.keys.Partitions() {
+		return nil // of an earlier layout
+	}
+	if err := a.stream(ctx, p); err != nil {
+		return err
+	}
+	return a.counters(ctx, p)
 }
 
 const (
@@ -40,51 +86,41 @@ const (
 	walkEvents     = 4096 // events that are meant to be read together
 )
 
-// journal walks over a partition's journal: dense, readable, ending at the checkpoint, and the source of every row.
-func (a *audit) journal(ctx context.Context, p int) error {
-	to, err := readCheckpoint(ctx, a.snapshot, p, "")
-	if err != nil {
-		return err
-	}
-	without, err := a.quarantine(ctx, p)
-	if err != nil {
-		return err
-	}
-	var walked checkpoint
-	ends := map[int64]int64{} // by epoch
+// journal walks over a partition's journal up to an epoch: dense, readable, and the source of every row.
+func (a *audit) journal(ctx context.Context, w *walk, until int64) error {
 	for n := 64; ; {
-		entries, err := journal(ctx, a.snapshot, p, walked.Position, n)
+		entries, err := journal(ctx, a.snapshot, w.partition, w.at.Position, n)
 		if err != nil {
 			return err
 		}
-		if len(entries) == 0 {
-			break
+		if entries = before(entries, until); len(entries) == 0 {
+			return nil
 		}
-		before := walked.events
+		events := w.at.events
 		for i := range entries {
-			a.follows(p, walked.Position, &entries[i])
-			walked = walked.behind(entries[i : i+1])
-			ends[walked.Epoch] = walked.Seq
+			a.follows(w.partition, w.at.Position, &entries[i])
+			w.at = w.at.behind(entries[i : i+1])
+			w.ends[w.at.Epoch] = w.at.Seq
 		}
-		n = int(min(walkEntriesMax, max(1, int64(len(entries))*walkEvents/(walked.events-before))))
+		n = int(min(walkEntriesMax, max(1, int64(len(entries))*walkEvents/(w.at.events-events))))
 		for len(entries) > 0 {
 			some := cut(entries)
-			if before, err = a.sources(ctx, p, entries[:some], without, before); err != nil {
+			if events, err = a.sources(ctx, w.partition, entries[:some], w.without, events); err != nil {
 				return err
 			}
 			entries = entries[some:]
 		}
-		a.progress(Progress{"journal", walked.events, to.events})
+		a.progress(Progress{"journal", w.at.events, w.to.events})
 	}
-	a.cartsLeftOpen()
-	if walked.Position != to.Position || walked.events != to.events || walked.bytes != to.bytes {
-		a.violated(checkCheckpoint, fmt.Sprintf("checkpoints partition=%d", p),
-			"stands at %v with %d events and %d bytes, the journal ends at %v with %d events and %d bytes",
-			to.Position, to.events, to.bytes, walked.Position, walked.events, walked.bytes)
+}
+
+// before returns the entries before an epoch.
+func before(entries []engine.Entry, epoch int64) []engine.Entry {
+	n := len(entries)
+	for n > 0 && entries[n-1].Last.Epoch >= epoch {
+		n--
 	}
-	a.looked(checkCheckpoint, 1)
-	a.sum.Events += walked.events
-	return a.epochs(ctx, p, to, ends)
+	return entries[:n]
 }
 
 // quarantine names the events of which nothing was derived, and returns them: their rows are not missed one by one.
@@ -133,8 +169,8 @@ func (a *audit) sources(ctx context.Context, p int, entries []engine.Entry, with
 	if err := a.cartRows(ctx, r.rows.cartOf, last); err != nil {
 		return before, err
 	}
-	if err := a.recordsOf(ctx, p, r.rows.ended, before); err != nil {
+	if err := a.recordsOf(ctx, r.rows.ended, before); err != nil {
 		return before, err
 	}
-	return before + size, a.answers(ctx, p, r.events)
+	return before + size, a.answers(ctx, r.events)
 }

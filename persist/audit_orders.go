@@ -9,8 +9,23 @@ import (
 
 // recordsOf looks in Redis for the orders that ended in a run of the journal: behind the mark up to which Redis has let
 // ended orders go they must stand, before it they must be gone, unless they took a step since. What the records say is
-// compared by records. before is how many events precede the run.
-func (a *audit) recordsOf(ctx context.Context, p int, ended []endedOrder, before int64) error {
+// compared by records. before is how many events precede the run. With a new layout all orders that had ended were let go.
+func (a *audit) recordsOf(ctx context.Context, ended []endedOrder, before int64) error {
+	byPartition := map[int][]endedOrder{}
+	for _, o := range ended {
+		p := a.keys.OfUser(o.buyer)
+		byPartition[p] = append(byPartition[p], o)
+	}
+	for p, part := range byPartition {
+		if err := a.recordsIn(ctx, p, part, before); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// recordsIn is recordsOf for the orders of buyers who are in a partition.
+func (a *audit) recordsIn(ctx context.Context, p int, ended []endedOrder, before int64) error {
 	if a.doors[p].skip {
 		return nil
 	}
@@ -28,10 +43,11 @@ func (a *audit) recordsOf(ctx context.Context, p int, ended []endedOrder, before
 		for i, o := range chunk {
 			record, stands := found[i].(string)
 			number := before + o.nth
-			if !stands && number > at.letGo {
+			gone := number <= at.letGo || o.at.Epoch < a.layouts.now().first
+			if !stands && !gone {
 				a.violated(checkROrders, keys[i], "is missing: event %v, number %d, ended it, and Redis let go those up to number %d", o.at, number, at.letGo)
 			}
-			if stands && number <= at.letGo {
+			if stands && gone {
 				if order, err := engine.DecodeOrder(o.OrderID, record); err == nil && order.Status == o.Status {
 					a.violated(checkROrders, keys[i], "still stands: event %v, number %d, ended it, and Redis let go those up to number %d", o.at, number, at.letGo)
 				}

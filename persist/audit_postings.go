@@ -1,5 +1,14 @@
 package persist
 
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"stampede/engine"
+)
+
 // What each kind of posting looks like, whatever the others say. See the views money_postings and stock_postings: what one
 // side of a posting gives the other takes, so each adds up to zero by itself.
 var (
@@ -25,7 +34,7 @@ var (
 )
 
 // Every posting tells what stands after it: what stood after the one before, and its own amount. They are those of a user,
-// and of a product in a partition.
+// and of a product in a partition, where they begin anew with each layout: see firstShares.
 var (
 	chainsOfMoney = tableCheck{
 		checkChains, `
@@ -40,13 +49,63 @@ var (
 		checkChains, `
 		SELECT 'stock_ledger partition=' || partition || ' epoch=' || epoch || ' seq=' || seq || ' product_id=' || product_id,
 			stock_after || ' after it are not ' || before || ' before it and ' || delta
-		FROM (SELECT partition, epoch, seq, product_id, delta, stock_after,
-				coalesce(lag(stock_after) OVER (PARTITION BY product_id, partition ORDER BY epoch, seq), 0) AS before
-			FROM stock_ledger WHERE stock_after IS NOT NULL) l
+		FROM (SELECT *, coalesce(lag(stock_after) OVER (PARTITION BY product_id, partition, layout ORDER BY epoch, seq),
+				CASE WHEN layout > 1 THEN stock_after - delta ELSE 0 END) AS before
+			FROM (SELECT partition, epoch, seq, product_id, delta, stock_after, ` + layoutOf + ` AS layout
+				FROM stock_ledger WHERE stock_after IS NOT NULL) s) l
 		WHERE stock_after <> before + delta`,
 		func(n *counts, _ *Summary) int64 { return n.stocks },
 	}
 )
+
+// layoutOf numbers the layouts, from 1.
+const layoutOf = "width_bucket(epoch, (SELECT array_agg(epoch ORDER BY epoch) FROM layouts))"
+
+// selectFirstShares reads, of each product and partition, the first posting of each layout but the first, with what stood
+// before it, and all that the product's postings of earlier layouts add up to.
+const selectFirstShares = `SELECT partition, epoch, seq, product_id, layout, stock_after - delta, carried
+	FROM (SELECT *, row_number() OVER (PARTITION BY product_id, partition, layout ORDER BY epoch, seq) AS n,
+			coalesce(sum(delta) OVER (PARTITION BY product_id ORDER BY layout RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0)::bigint AS carried
+		FROM (SELECT partition, epoch, seq, product_id, delta, stock_after, ` + layoutOf + ` AS layout
+			FROM stock_ledger WHERE stock_after IS NOT NULL) s) l
+	WHERE n = 1 AND layout > 1`
+
+// firstShares makes sure that each layout began with all stock in the products' home partitions.
+func (a *audit) firstShares(ctx context.Context) error {
+	if len(a.layouts) == 1 {
+		return nil
+	}
+	keys := make([]*engine.Keys, len(a.layouts))
+	for i, l := range a.layouts {
+		var err error
+		if keys[i], err = engine.NewKeys(l.partitions); err != nil {
+			return err
+		}
+	}
+	rows, err := a.snapshot.Query(ctx, selectFirstShares)
+	if err != nil {
+		return fmt.Errorf("checking %s: %w", checkChains, err)
+	}
+	var partition, layout int
+	var at engine.Position
+	var product, found, carried int64
+	_, err = pgx.ForEachRow(rows, []any{&partition, &at.Epoch, &at.Seq, &product, &layout, &found, &carried}, func() error {
+		want := int64(0)
+		if keys[layout-1].Home(product) == partition {
+			want = carried
+		}
+		a.looked(checkChains, 1)
+		if found != want {
+			a.violated(checkChains, fmt.Sprintf("stock_ledger partition=%d epoch=%d seq=%d product_id=%d", partition, at.Epoch, at.Seq, product),
+				"is the first of its layout, %d stood before it and not %d", found, want)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("checking %s: %w", checkChains, err)
+	}
+	return nil
+}
 
 // What an order's postings leave in each account is what its status says.
 var (
@@ -82,8 +141,8 @@ var (
 	}
 )
 
-// hoursOfSales recomputes sales_hours from orders and the payments in the ledger. An hour of which everything was given
-// back may stand there with zeros.
+// hoursOfSales recomputes sales_hours from the payments and refunds in the ledger. An hour of which everything was given
+// back may stand there with zeros; one that was given back in a later layout than it was sold in may be negative.
 var hoursOfSales = tableCheck{
 	checkHours, `
 	SELECT 'sales_hours hour=' || coalesce(s.hour, o.hour) || ' product_id=' || coalesce(s.product_id, o.product_id)
@@ -91,10 +150,12 @@ var hoursOfSales = tableCheck{
 		'is ' || coalesce(s.units || ' units for ' || s.revenue || ' in ' || s.orders || ' orders', 'missing') || ', the orders make '
 			|| coalesce(o.units || ' units for ' || o.revenue || ' in ' || o.orders || ' orders', 'none')
 	FROM sales_hours s
-	FULL JOIN (SELECT b.partition, date_trunc('hour', b.at, 'UTC') AS hour, i.product_id, sum(i.quantity) AS units,
-			sum(i.quantity * i.price) AS revenue, count(*) AS orders
-		FROM balance_ledger b JOIN orders o ON o.id = b.ref_id JOIN order_items i ON i.order_id = o.id
-		WHERE b.kind = 'order' AND o.status = 'SUCCESS' GROUP BY 1, 2, 3) o
+	FULL JOIN (SELECT b.partition, date_trunc('hour', b.at, 'UTC') AS hour, i.product_id, sum(sign * i.quantity) AS units,
+			sum(sign * i.quantity * i.price) AS revenue, sum(sign) AS orders
+		FROM (SELECT partition, at, ref_id, 1 AS sign FROM balance_ledger WHERE kind = 'order'
+			UNION ALL SELECT r.partition, s.at, r.ref_id, -1 FROM balance_ledger r JOIN balance_ledger s ON s.ref_id = r.ref_id
+			WHERE r.kind = 'refund' AND s.kind = 'order') b
+		JOIN order_items i ON i.order_id = b.ref_id GROUP BY 1, 2, 3) o
 		ON o.hour = s.hour AND o.product_id = s.product_id AND o.partition = s.partition
 	WHERE (coalesce(s.units, 0), coalesce(s.revenue, 0), coalesce(s.orders, 0))
 		IS DISTINCT FROM (coalesce(o.units, 0), coalesce(o.revenue, 0), coalesce(o.orders, 0))`,

@@ -64,6 +64,7 @@ func (a *audit) someHoldings(ctx context.Context, sql string, after int64, limit
 			return err
 		}
 		books, err = readCheckpoints(ctx, tx)
+		books = books[:min(len(books), a.keys.Partitions())]
 		return err
 	})
 	if err == nil && len(books) != a.keys.Partitions() {
@@ -75,6 +76,7 @@ func (a *audit) someHoldings(ctx context.Context, sql string, after int64, limit
 	return books, chunk, nil
 }
 
+// readCheckpoints returns all, also those of partitions that only earlier layouts had.
 func readCheckpoints(ctx context.Context, q querier) ([]checkpoint, error) {
 	rows, err := q.Query(ctx, "SELECT epoch, seq, events, bytes, fence FROM checkpoints ORDER BY partition")
 	if err != nil {

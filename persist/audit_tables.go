@@ -44,7 +44,7 @@ func (a *audit) tables(ctx context.Context) error {
 		}
 		a.looked(c.name, c.rows(&got, &a.sum))
 	}
-	return nil
+	return a.firstShares(ctx)
 }
 
 // tableCheck is a query of the subject and the detail of each row that breaks a sum or a rule, or that no event accounts

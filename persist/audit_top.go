@@ -17,24 +17,42 @@ import (
 // windowMinutes is how many minutes of sales count in the top five, the current one included.
 const windowMinutes = int64(engine.Window / time.Minute)
 
-// What was sold and not given back, as of a position. A refund counts in the minute of the sale.
+// What was sold and not given back, as of a position of a partition, by minute, product and buyer. A refund counts in the
+// minute of the sale. What was sold in an earlier layout counts where its buyer is now, and is taken back there.
 const (
 	soldAsOf = ` FROM balance_ledger s JOIN order_items i ON i.order_id = s.ref_id
 		WHERE s.partition = $1 AND s.kind = 'order' AND s.at >= to_timestamp($4::bigint * 60) AND s.at < to_timestamp($5::bigint * 60)
 			AND (s.epoch, s.seq) <= ($2, $3)
 			AND NOT EXISTS (SELECT FROM balance_ledger r WHERE r.partition = $1 AND r.kind = 'refund' AND r.ref_id = s.ref_id
 				AND (r.epoch, r.seq) <= ($2, $3))`
-	soldByMinute = `SELECT floor(extract(epoch FROM s.at) / 60)::bigint, i.product_id, sum(i.quantity)::bigint` + soldAsOf +
-		` GROUP BY 1, 2 ORDER BY 1`
-	soldByProduct = `SELECT 0::bigint, i.product_id, sum(i.quantity)::bigint` + soldAsOf +
-		` AND ($6::bigint[] IS NULL OR i.product_id = ANY($6)) GROUP BY 2`
+	soldInLayouts = ` FROM balance_ledger s JOIN order_items i ON i.order_id = s.ref_id
+		WHERE s.kind = 'order' AND s.at >= to_timestamp($4::bigint * 60) AND s.at < to_timestamp($5::bigint * 60)
+			AND (s.epoch < (SELECT max(epoch) FROM layouts) OR s.partition = $1 AND (s.epoch, s.seq) <= ($2, $3))
+			AND NOT EXISTS (SELECT FROM balance_ledger r WHERE r.kind = 'refund' AND r.ref_id = s.ref_id
+				AND (r.epoch < (SELECT max(epoch) FROM layouts) OR r.partition = $1 AND (r.epoch, r.seq) <= ($2, $3)))`
+	minuteOfSale = "floor(extract(epoch FROM s.at) / 60)::bigint"
+	ofProducts   = " AND ($6::bigint[] IS NULL OR i.product_id = ANY($6))"
+)
+
+// soldQuery is one of what was sold: in the layout that the books have, or also in earlier ones.
+type soldQuery struct{ alone, inLayouts string }
+
+var (
+	soldByMinute = soldQuery{
+		"SELECT " + minuteOfSale + ", i.product_id, 0::bigint, sum(i.quantity)::bigint" + soldAsOf + " GROUP BY 1, 2 ORDER BY 1",
+		"SELECT " + minuteOfSale + ", i.product_id, s.user_id, sum(i.quantity)::bigint" + soldInLayouts + " GROUP BY 1, 2, 3 ORDER BY 1, 2",
+	}
+	soldByProduct = soldQuery{
+		"SELECT 0::bigint, i.product_id, 0::bigint, sum(i.quantity)::bigint" + soldAsOf + ofProducts + " GROUP BY 2",
+		"SELECT 0::bigint, i.product_id, s.user_id, sum(i.quantity)::bigint" + soldInLayouts + ofProducts + " GROUP BY 2, 3 ORDER BY 2",
+	}
 )
 
 // minuteMax is beyond any minute.
 const minuteMax = int64(1) << 32
 
-// sold visits the rows of one of the queries.
-func (a *audit) sold(ctx context.Context, sql string, visit func(minute, product, units int64) error, args ...any) error {
+// sold visits what a partition has sold, in the order of a query.
+func (a *audit) sold(ctx context.Context, query soldQuery, visit func(minute, product, units int64) error, p int, args ...any) error {
 	tx, err := a.books.pool.BeginTx(ctx, pgx.TxOptions{AccessMode: pgx.ReadOnly})
 	if err != nil {
 		return err
@@ -44,12 +62,29 @@ func (a *audit) sold(ctx context.Context, sql string, visit func(minute, product
 	if _, err := tx.Exec(ctx, auditSettings+"; SET LOCAL enable_nestloop = off"); err != nil {
 		return err
 	}
-	rows, err := tx.Query(ctx, sql, args...)
+	sql, all := query.alone, true
+	if a.layouts.within(engine.Window) {
+		sql, all = query.inLayouts, false
+	}
+	rows, err := tx.Query(ctx, sql, append([]any{p}, args...)...)
 	if err != nil {
 		return fmt.Errorf("reading what was sold: %w", err)
 	}
-	var minute, product, units int64
-	_, err = pgx.ForEachRow(rows, []any{&minute, &product, &units}, func() error { return visit(minute, product, units) })
+	var minute, product, buyer, units int64
+	var lastMinute, lastProduct, sum int64 // of the buyers of the partition
+	_, err = pgx.ForEachRow(rows, []any{&minute, &product, &buyer, &units}, func() (err error) {
+		if (minute != lastMinute || product != lastProduct) && sum != 0 {
+			err = visit(lastMinute, lastProduct, sum)
+			sum = 0
+		}
+		if lastMinute, lastProduct = minute, product; all || a.keys.OfUser(buyer) == p {
+			sum += units
+		}
+		return err
+	})
+	if err == nil && sum != 0 {
+		err = visit(lastMinute, lastProduct, sum)
+	}
 	if err != nil {
 		return fmt.Errorf("reading what was sold: %w", err)
 	}

@@ -201,8 +201,8 @@ func unlock(conn *pgxpool.Conn, class, key int) {
 const clusterPartitions = 12
 
 // Bind makes sure that this Postgres and this Redis belong together and to P partitions (0: whatever they were made
-// with; of new ones 1, or 12 on a cluster), and returns P. A fresh pair is made to belong together. restoring allows an empty Redis
-// beside books.
+// with; of new ones 1, or 12 on a cluster), and returns P. A fresh pair is made to belong together. restoring allows an empty
+// Redis beside books, and then another P: the books are laid out anew.
 func (b *Books) Bind(ctx context.Context, client redis.UniversalClient, partitions int, restoring bool) (int, error) {
 	inRedis, redisHas, err := engine.FindDeployment(ctx, client)
 	if err != nil {
@@ -214,15 +214,20 @@ func (b *Books) Bind(ctx context.Context, client redis.UniversalClient, partitio
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return 0, fmt.Errorf("reading the deployment: %w", err)
 	}
+	another := booksHave && partitions != 0 && partitions != here.Partitions
 	switch {
 	case redisHas && !booksHave:
 		return 0, refused("this Redis belongs to deployment %s, but this Postgres has no books: is the Postgres URL right?", inRedis.ID)
 	case redisHas && inRedis.ID != here.ID:
 		return 0, refused("Redis belongs to deployment %s and Postgres to %s: check both URLs", inRedis.ID, here.ID)
+	case redisHas && restoring && (another || inRedis.Partitions != here.Partitions):
+		return 0, refused("this Redis was filled for %d partitions, or began to be: empty it (redis-cli FLUSHALL) and restore again", inRedis.Partitions)
 	case redisHas && inRedis.Partitions != here.Partitions:
-		return 0, refused("Redis has %d partitions and Postgres %d: one of them was changed by hand", inRedis.Partitions, here.Partitions)
-	case booksHave && partitions != 0 && partitions != here.Partitions:
-		return 0, refused("these books have %d partitions, not %d: drop --partitions, or rebuild with stampede restore", here.Partitions, partitions)
+		return 0, refused("Redis has %d partitions and Postgres %d: these books were restored with another number since, into another "+
+			"Redis; correct the Redis URL, or empty this one (redis-cli FLUSHALL) and run `stampede restore`", inRedis.Partitions, here.Partitions)
+	case another && !restoring:
+		return 0, refused("these books have %d partitions, not %d: drop --partitions; to change the number, stop all processes, empty Redis "+
+			"and run `stampede restore --partitions %d`", here.Partitions, partitions, partitions)
 	case redisHas && inRedis.Restoring && !restoring:
 		return 0, errHalfRestored
 	case redisHas && !restoring:
@@ -247,6 +252,13 @@ func (b *Books) Bind(ctx context.Context, client redis.UniversalClient, partitio
 			return 0, err
 		}
 	}
+	if another {
+		// First, so that a Redis which names a number of partitions finds it in the books.
+		if err := b.layOut(ctx, partitions); err != nil {
+			return 0, err
+		}
+		here.Partitions = partitions
+	}
 	here.Restoring = restoring
 	if err := engine.ClaimRedis(ctx, client, here); err != nil {
 		return 0, redisConnectError(err)
@@ -262,6 +274,9 @@ var errHalfRestored = refused("a restore of this Redis was begun and not finishe
 func (b *Books) found(ctx context.Context, d engine.Deployment) error {
 	return pgx.BeginFunc(ctx, b.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "INSERT INTO deployment (id, partitions) VALUES ($1, $2)", d.ID, d.Partitions); err != nil {
+			return fmt.Errorf("founding the deployment: %w", err)
+		}
+		if _, err := tx.Exec(ctx, "INSERT INTO layouts (epoch, partitions) VALUES (0, $1)", d.Partitions); err != nil {
 			return fmt.Errorf("founding the deployment: %w", err)
 		}
 		_, err := tx.Exec(ctx, "INSERT INTO checkpoints (partition) SELECT generate_series(0, $1 - 1)", d.Partitions)

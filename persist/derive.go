@@ -70,8 +70,9 @@ type cart struct {
 
 // endedOrder is an order that an event brought into a state in which Redis may let it go.
 type endedOrder struct {
-	at  engine.Position
-	nth int64 // event of the run, from 1
+	at    engine.Position
+	nth   int64 // event of the run, from 1
+	buyer int64
 	engine.Ended
 }
 
@@ -120,7 +121,7 @@ func (r *rows) add(at engine.Position, e *engine.Event) error {
 	}
 	if (e.Kind == engine.Ordered || e.Kind == engine.Stepped) && e.Order.Status != engine.Pending {
 		r.ended = append(r.ended, endedOrder{
-			at: at, nth: r.nth, Ended: engine.Ended{OrderID: e.RefID, Status: e.Order.Status},
+			at: at, nth: r.nth, buyer: e.UserID, Ended: engine.Ended{OrderID: e.RefID, Status: e.Order.Status},
 		})
 	}
 	return nil

@@ -137,9 +137,10 @@ func (r *rebuild) begin(ctx context.Context) error {
 	if err := r.mayRebuild(ctx); err != nil {
 		return err
 	}
-	err = r.conn.QueryRow(ctx, "SELECT current_schema(), count(*), coalesce(sum(events), 0)::bigint FROM checkpoints").
-		Scan(&r.schema, &r.done.Partitions, &r.total)
-	r.walked = make([]checkpoint, r.done.Partitions)
+	var journals int
+	err = r.conn.QueryRow(ctx, "SELECT current_schema(), count(*), coalesce(sum(events), 0)::bigint, ("+selectPartitions+") FROM checkpoints").
+		Scan(&r.schema, &journals, &r.total, &r.done.Partitions)
+	r.walked = make([]checkpoint, journals)
 	return err
 }
 
@@ -159,6 +160,7 @@ func (r *rebuild) mayRebuild(ctx context.Context) error {
 	}
 	needs("events", "SELECT")
 	needs("checkpoints", "SELECT", "UPDATE")
+	needs("layouts", "SELECT")
 	var lacks string
 	err := r.conn.QueryRow(ctx, `SELECT coalesce((SELECT string_agg(need || ' on ' || name, ', ')
 			FROM unnest($1::text[], $2::text[]) AS n(name, need) WHERE NOT has_table_privilege(name, need)),
@@ -190,7 +192,8 @@ func (r *rebuild) reached(to []checkpoint) error {
 	}
 	for p, at := range to {
 		// A checkpoint that was set back stands behind the journal, which counts.
-		if c := r.walked[p]; c.Compare(at.Position) < 0 || c.Position == at.Position && c.events != at.events {
+		// So does one at which a layout begins, in an epoch without events.
+		if c := r.walked[p]; c.Compare(at.Position) < 0 && (at.Seq > 0 || c.events != at.events) || c.Position == at.Position && c.events != at.events {
 			return refused("the journal of partition %d ends at %v after %d events, its checkpoint says %v after %d: rows of the table "+
 				"events were deleted; nothing was changed, bring them back from a backup first", p, c.Position, c.events, at.Position, at.events)
 		}

@@ -43,12 +43,27 @@ func (r *rebuild) walk(ctx context.Context, in starter) error {
 	return group.Wait()
 }
 
-// read takes a piece of each partition in turn, until none has more: on a busy shop all are then close to their ends.
+// read takes layout by layout: from one to the next an order may have moved to any other partition.
 func (r *rebuild) read(ctx context.Context, to chan<- piece) error {
+	layouts, err := readLayouts(ctx, r.books.pool)
+	if err != nil {
+		return err
+	}
+	for _, until := range layouts.ends() {
+		if err := r.readUntil(ctx, until, to); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readUntil takes a piece of each partition in turn, until none has more before an epoch: on a busy shop all are then close
+// to their ends.
+func (r *rebuild) readUntil(ctx context.Context, until int64, to chan<- piece) error {
 	for more := true; more; {
 		more = false
 		for p := range r.walked {
-			entries, full, err := r.readPiece(ctx, p)
+			entries, full, err := r.readPiece(ctx, p, until)
 			if err != nil {
 				return err
 			}
@@ -72,23 +87,24 @@ func (r *rebuild) read(ctx context.Context, to chan<- piece) error {
 }
 
 // readPiece reads about as many events of a partition as a writer takes, and reports whether there may be more.
-func (r *rebuild) readPiece(ctx context.Context, p int) (entries []engine.Entry, full bool, err error) {
+func (r *rebuild) readPiece(ctx context.Context, p int, until int64) (entries []engine.Entry, full bool, err error) {
 	at := &r.walked[p]
 	for start := at.events; at.events-start < writerEventsMax; {
 		page, err := journal(ctx, r.books.pool, p, at.Position, writerEntries)
 		if err != nil {
 			return nil, false, err
 		}
-		for i := range page {
-			e := &page[i]
+		some := before(page, until)
+		for i := range some {
+			e := &some[i]
 			if e.First != at.Seq+1 && (e.Last.Epoch == at.Epoch || e.First != 1) {
 				return nil, false, refused("the journal of partition %d lacks events between %v and seq %d of epoch %d: rows of the table events "+
 					"were deleted; nothing was changed, bring them back from a backup first", p, at.Position, e.First, e.Last.Epoch)
 			}
-			*at = at.behind(page[i : i+1])
+			*at = at.behind(some[i : i+1])
 		}
-		entries = append(entries, page...)
-		if len(page) < writerEntries {
+		entries = append(entries, some...)
+		if len(some) < writerEntries {
 			return entries, false, nil
 		}
 	}

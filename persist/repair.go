@@ -37,6 +37,9 @@ func (b *Books) repair(ctx context.Context, partition int, restoring bool) error
 	}
 	defer unlock(conn, lockRepair, partition)
 
+	if err := b.fits(ctx, conn); err != nil {
+		return err
+	}
 	found, err := b.engine.Look(ctx, partition)
 	if err != nil || found.Standing {
 		return err
@@ -126,7 +129,14 @@ func (r *repair) compare(ctx context.Context, found engine.DoorView) (same bool,
 		if err != nil {
 			return err
 		}
+		var first int64
+		if err := tx.QueryRow(ctx, "SELECT max(epoch) FROM layouts").Scan(&first); err != nil {
+			return unavailable("reading layouts", err)
+		}
 		switch {
+		case found.Epoch > 0 && found.Epoch < first:
+			return refused("partition %d of this Redis is of epoch %d, and from epoch %d on users and products are divided in another way: "+
+				"correct the Redis URL, or empty this Redis (redis-cli FLUSHALL) and run `stampede restore`", r.partition, found.Epoch, first)
 		case found.Epoch > at.fence:
 			return refused("partition %d of Redis is in epoch %d, these books know %d at most: this Postgres is older than its Redis", r.partition, found.Epoch, at.fence)
 		case found.Open && found.Run == found.IsRun && found.Epoch == at.fence:

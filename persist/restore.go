@@ -51,7 +51,10 @@ type restore struct {
 	parts    []*part
 	mine     []*part // by partition; nil: none of this restore
 	others   []int   // partitions that a repair opens
-	unlisted bool    // there are products that Redis never listed
+	layouts  layouts
+	ends     []checkpoint // of all journals, also of partitions that only earlier layouts had
+	before   time.Time    // of the last event of earlier layouts, once it is asked for
+	unlisted bool         // there are products that Redis never listed
 	loads    chan *engine.Load
 }
 
@@ -159,28 +162,32 @@ func (r *restore) begin(ctx context.Context, tx pgx.Tx) error {
 	if _, err := tx.Exec(ctx, "SET LOCAL idle_in_transaction_session_timeout = 0"); err != nil {
 		return unavailable("beginning the restore", err)
 	}
-	quarantined := map[int]bool{}
+	var err error
+	if r.layouts, err = readLayouts(ctx, tx); err != nil {
+		return unavailable("beginning the restore", err)
+	}
 	for n, p := range r.mine {
 		if p == nil {
 			continue
 		}
-		var err error
 		if p.at, err = readCheckpoint(ctx, tx, n, " FOR UPDATE"); err != nil {
 			return err
 		}
 	}
-	rows, err := tx.Query(ctx, "SELECT DISTINCT partition FROM quarantine")
-	if err != nil {
-		return unavailable("reading the quarantine", err)
+	if r.ends, err = readCheckpoints(ctx, tx); err != nil {
+		return unavailable("reading the checkpoints", err)
 	}
-	var n int
-	if _, err = pgx.ForEachRow(rows, []any{&n}, func() error { quarantined[n] = true; return nil }); err != nil {
-		return unavailable("reading the quarantine", err)
+	quarantined, err := poisoned(ctx, tx)
+	if err != nil {
+		return err
 	}
 	for n, p := range r.mine {
 		switch {
 		case p == nil:
 			continue
+		case quarantined[n] && len(r.layouts) > 1:
+			// What its journal says of earlier layouts is of users and products that live elsewhere by now.
+			r.books.log.Warn("events in quarantine: Redis lacks their effect as the tables do, until `stampede rebuild-reports` can derive them and Redis is restored again", "partition", n)
 		case quarantined[n]:
 			r.mine[n], r.others = nil, append(r.others, n)
 			r.books.log.Warn("events in quarantine: replaying the whole journal, which takes its time", "partition", n)
@@ -194,29 +201,83 @@ func (r *restore) begin(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-func (r *restore) beginPart(ctx context.Context, p *part) error {
-	last := time.Unix(0, 0)
-	if p.at.events > 0 {
-		entries, err := journal(ctx, r.conn, p.partition, engine.Position{Epoch: p.at.Epoch, Seq: p.at.Seq - 1}, 1)
-		if err != nil {
-			return unavailable("reading the last event", err)
-		}
-		if len(entries) == 0 || entries[0].Last != p.at.Position {
-			return refused("the journal of partition %d ends before its checkpoint %v: rows were deleted", p.partition, p.at.Position)
-		}
-		events, err := entries[0].Events()
-		if err != nil {
-			return refused("the last event of partition %d: %v", p.partition, err)
-		}
-		last = events[len(events)-1].At
+// poisoned returns the partitions that have events in quarantine.
+func poisoned(ctx context.Context, q querier) (map[int]bool, error) {
+	rows, err := q.Query(ctx, "SELECT DISTINCT partition FROM quarantine")
+	if err != nil {
+		return nil, unavailable("reading the quarantine", err)
 	}
-	var err error
+	var n int
+	all := map[int]bool{}
+	if _, err = pgx.ForEachRow(rows, []any{&n}, func() error { all[n] = true; return nil }); err != nil {
+		return nil, unavailable("reading the quarantine", err)
+	}
+	return all, nil
+}
+
+func (r *restore) beginPart(ctx context.Context, p *part) error {
+	last, err := r.lastTime(ctx, p.partition)
+	if err != nil {
+		return err
+	}
 	p.first, err = r.books.engine.BeginRestore(ctx, p.partition, p.token, p.at.mark(), p.at.bytes, last)
 	if errors.Is(err, engine.ErrOtherBooks) {
 		return refused("%v: empty this Redis (redis-cli FLUSHALL) and restore again", err)
 	}
 	p.base, p.epoch = p.at.events, p.at.fence+1
 	return err
+}
+
+// lastTime returns the time of the last event of a partition, or, where it has none in its layout, of all before.
+func (r *restore) lastTime(ctx context.Context, partition int) (time.Time, error) {
+	if at := r.ends[partition]; at.Seq > 0 || len(r.layouts) == 1 {
+		return r.timeOf(ctx, partition, at.Position)
+	}
+	if r.before.IsZero() {
+		r.before = time.Unix(0, 0)
+		for n := range r.ends {
+			at, err := r.books.lastEvent(ctx, n, engine.Position{Epoch: r.layouts.now().first})
+			if err != nil {
+				return r.before, err
+			}
+			last, err := r.timeOf(ctx, n, at)
+			if err != nil {
+				return r.before, err
+			}
+			if last.After(r.before) {
+				r.before = last
+			}
+		}
+	}
+	return r.before, nil
+}
+
+// timeOf returns the time of an event that ends an entry; long ago for the zero position.
+func (r *restore) timeOf(ctx context.Context, partition int, at engine.Position) (time.Time, error) {
+	if at.Seq == 0 {
+		return time.Unix(0, 0), nil
+	}
+	entries, err := journal(ctx, r.conn, partition, engine.Position{Epoch: at.Epoch, Seq: at.Seq - 1}, 1)
+	if err != nil {
+		return time.Time{}, unavailable("reading the last event", err)
+	}
+	if len(entries) == 0 || entries[0].Last != at {
+		return time.Time{}, refused("the journal of partition %d ends before its checkpoint %v: rows were deleted", partition, at)
+	}
+	events, err := entries[0].Events()
+	if err != nil {
+		return time.Time{}, refused("the last event of partition %d: %v", partition, err)
+	}
+	return events[len(events)-1].At, nil
+}
+
+// endOf returns up to where a partition's journal is restored: to the checkpoint where the partition is, and else, where it
+// is open already or is no more, what other partitions have taken over by now.
+func (r *restore) endOf(partition int) engine.Position {
+	if partition < len(r.mine) && r.mine[partition] != nil {
+		return r.ends[partition].Position
+	}
+	return engine.Position{Epoch: r.layouts.now().first}
 }
 
 // open opens a partition that is filled. Redis must be the process that was found at the beginning: one that was started
@@ -248,10 +309,10 @@ func (r *restore) fill(ctx context.Context) error {
 		readers, ctx := errgroup.WithContext(ctx)
 		readers.SetLimit(restoreReaders)
 		readers.Go(func() error { return r.tables(ctx) })
-		for _, p := range r.parts {
-			readers.Go(func() error { return r.records(ctx, p) })
-			readers.Go(func() error { return r.sold(ctx, p) })
+		for n := range r.ends {
+			readers.Go(func() error { return r.records(ctx, n) })
 		}
+		readers.Go(func() error { return r.sales(ctx, readers) })
 		if err := readers.Wait(); err != nil {
 			return err
 		}

@@ -2,9 +2,7 @@ package persist
 
 import (
 	"context"
-	"time"
 
-	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
 	"stampede/engine"
@@ -15,10 +13,15 @@ const (
 	recordsAhead = 4  // reads that wait to be loaded
 )
 
-// records loads the idempotency records that still live, out of the end of the journal.
-func (r *restore) records(ctx context.Context, p *part) error {
+// records loads the idempotency records that still live, out of the end of a partition's journal: each to where its user or
+// product is now.
+func (r *restore) records(ctx context.Context, partition int) error {
 	since := r.books.engine.RememberedSince()
-	from, events, err := r.books.tail(ctx, p.partition, p.at.Position, since)
+	to, err := r.books.lastEvent(ctx, partition, r.endOf(partition))
+	if err != nil || to.Seq == 0 {
+		return err
+	}
+	from, events, err := r.books.tail(ctx, partition, to, since)
 	if err != nil {
 		return err
 	}
@@ -27,42 +30,78 @@ func (r *restore) records(ctx context.Context, p *part) error {
 	read := make(chan []engine.Entry, recordsAhead)
 	group.Go(func() error {
 		defer close(read)
-		return r.journal(ctx, p, from, read)
+		return r.journal(ctx, partition, from, to, read)
 	})
 	group.Go(func() error {
-		load := r.books.engine.NewLoad(p.partition)
+		loads := map[int]*engine.Load{}
 		for entries := range read {
 			for i := range entries {
 				events, err := entries[i].Events()
 				if err != nil {
-					return refused("partition %d: %v", p.partition, err)
+					return refused("partition %d: %v", partition, err)
 				}
+				earlier := entries[i].Last.Epoch < r.layouts.now().first
 				for j := range events {
-					r.books.engine.Record(load, &events[j], since)
+					if l := r.loadOf(loads, r.books.engine.Keys().OfEvent(&events[j])); l != nil {
+						r.books.engine.Record(l, &events[j], since, earlier)
+					}
 				}
 				r.watch.read(RestoredEvents, int64(len(events)))
-				if load.Full() {
-					if load, err = r.put(ctx, load); err != nil {
-						return err
-					}
+				if err := r.putFull(ctx, loads); err != nil {
+					return err
 				}
 			}
 		}
-		_, err := r.put(ctx, load)
-		return err
+		return r.putAll(ctx, loads)
 	})
 	return group.Wait()
 }
 
-// journal reads a partition's entries behind a position up to the checkpoint.
-func (r *restore) journal(ctx context.Context, p *part, after engine.Position, to chan<- []engine.Entry) error {
-	for after.Compare(p.at.Position) < 0 {
-		entries, err := journal(ctx, r.books.pool, p.partition, after, recordsRead)
+// loadOf returns the load of a partition among some, nil where it is not restored here.
+func (r *restore) loadOf(loads map[int]*engine.Load, partition int) *engine.Load {
+	if r.mine[partition] == nil {
+		return nil
+	}
+	if loads[partition] == nil {
+		loads[partition] = r.books.engine.NewLoad(partition)
+	}
+	return loads[partition]
+}
+
+// putFull hands on those of some loads that are full.
+func (r *restore) putFull(ctx context.Context, loads map[int]*engine.Load) (err error) {
+	for n, l := range loads {
+		if l.Full() {
+			if loads[n], err = r.put(ctx, l); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// putAll hands on some loads.
+func (r *restore) putAll(ctx context.Context, loads map[int]*engine.Load) error {
+	for _, l := range loads {
+		if _, err := r.put(ctx, l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// journal reads a partition's entries behind a position up to another.
+func (r *restore) journal(ctx context.Context, partition int, after, upTo engine.Position, to chan<- []engine.Entry) error {
+	for after.Compare(upTo) < 0 {
+		entries, err := journal(ctx, r.books.pool, partition, after, recordsRead)
 		if err != nil {
 			return unavailable("restoring from the journal", err)
 		}
+		for len(entries) > 0 && entries[len(entries)-1].Last.Compare(upTo) > 0 {
+			entries = entries[:len(entries)-1] // of a partition that sells already
+		}
 		if len(entries) == 0 {
-			return refused("the journal of partition %d ends at %v, before its checkpoint %v: rows were deleted", p.partition, after, p.at.Position)
+			return refused("the journal of partition %d ends at %v, before %v: rows were deleted", partition, after, upTo)
 		}
 		after = entries[len(entries)-1].Last
 		select {
@@ -72,65 +111,4 @@ func (r *restore) journal(ctx context.Context, p *part, after engine.Position, t
 		}
 	}
 	return nil
-}
-
-// soldSince is what was sold and not given back behind a position, by minute and product. A payment of a held order sells
-// its units; a refund counts in the minute of the sale.
-const soldSince = `SELECT floor(extract(epoch FROM at) / 60)::bigint AS minute, product_id, sum(units)::bigint
-	FROM (SELECT at, product_id, -(delta + held) AS units FROM stock_ledger
-			WHERE partition = $1 AND (epoch, seq) > ($2, $3) AND kind IN ('order', 'payment')
-		UNION ALL
-		SELECT (SELECT h.at FROM order_history h WHERE h.order_id = l.order_id AND h.status = 'SUCCESS'), product_id, -(delta + held)
-			FROM stock_ledger l WHERE partition = $1 AND (epoch, seq) > ($2, $3) AND kind = 'refund') AS moves
-	WHERE at >= to_timestamp($4::bigint * 60)
-	GROUP BY 1, 2 HAVING sum(units) <> 0 ORDER BY 1`
-
-// sold loads the minutes of the window and the running totals.
-func (r *restore) sold(ctx context.Context, p *part) error {
-	from, _, err := r.books.tail(ctx, p.partition, p.at.Position, time.Unix(p.first*60, 0))
-	if err != nil {
-		return err
-	}
-	rows, err := r.books.pool.Query(ctx, soldSince, p.partition, from.Epoch, from.Seq, p.first)
-	if err != nil {
-		return unavailable("reading what was sold", err)
-	}
-	load, totals, minute := r.books.engine.NewLoad(p.partition), map[int64]int64{}, []engine.Sold(nil)
-	flush := func() (err error) {
-		if len(minute) > 0 {
-			load.Minute(minute[0].Minute, minute)
-			r.watch.read(RestoredMinutes, 1)
-		}
-		if minute = minute[:0]; load.Full() {
-			load, err = r.put(ctx, load)
-		}
-		return err
-	}
-	var s engine.Sold
-	_, err = pgx.ForEachRow(rows, []any{&s.Minute, &s.Product, &s.Units}, func() error {
-		if len(minute) > 0 && minute[0].Minute != s.Minute {
-			if err := flush(); err != nil {
-				return err
-			}
-		}
-		minute = append(minute, s)
-		totals[s.Product] += s.Units
-		return nil
-	})
-	if err != nil {
-		return unavailable("reading what was sold", err)
-	}
-	if err := flush(); err != nil {
-		return err
-	}
-	for product, units := range totals {
-		load.Total(product, units)
-		if load.Full() {
-			if load, err = r.put(ctx, load); err != nil {
-				return err
-			}
-		}
-	}
-	_, err = r.put(ctx, load)
-	return err
 }

@@ -183,6 +183,9 @@ func (s *Sampler) look(ctx context.Context, look sampled) (found map[Violation]s
 			found[Violation{Check: v.Check, Subject: v.Subject}] = v.Detail
 		}
 	}, func(Progress) {})
+	if a.layouts, err = readLayouts(ctx, tx); err != nil {
+		return nil, &connError{err}
+	}
 	a.chunk, a.optimistic, a.patience, a.followed = sampleChunk, true, samplePatience, sampleFollowMax
 	books, err := readCheckpoints(ctx, tx)
 	if err != nil {

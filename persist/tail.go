@@ -79,3 +79,12 @@ func (b *Books) epochEnds(ctx context.Context, partition int, upTo engine.Positi
 	}
 	return ends, nil
 }
+
+// lastEvent returns the position of a partition's last event up to another position; the zero one where it has none.
+func (b *Books) lastEvent(ctx context.Context, partition int, upTo engine.Position) (engine.Position, error) {
+	ends, err := b.epochEnds(ctx, partition, upTo)
+	if err != nil || len(ends) == 0 {
+		return engine.Position{}, err
+	}
+	return ends[len(ends)-1], nil
+}

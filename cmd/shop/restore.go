@@ -13,8 +13,8 @@ import (
 // restoreConnections are enough for the calls that a restore has on their way.
 const restoreConnections = 8
 
-// Restore fills an empty Redis from the books and opens its doors; it sells and writes nothing itself. watch tells how far
-// it is.
+// Restore fills an empty Redis from the books and opens its doors; it sells and writes nothing itself. c.Partitions may be
+// another number than the books have. watch tells how far it is.
 func Restore(ctx context.Context, c Config, watch *persist.RestoreProgress) (err error) {
 	if c.Log == nil {
 		c.Log = slog.Default()
@@ -30,12 +30,12 @@ func Restore(ctx context.Context, c Config, watch *persist.RestoreProgress) (err
 	if err != nil {
 		return fmt.Errorf("%w: %w", persist.ErrRefused, err)
 	}
-	partitions, err := books.Bind(starting, client, c.Partitions, true)
-	if err == nil {
-		if err = engine.CheckRights(starting, client, partitions); err != nil {
-			err = fmt.Errorf("%w: Redis cannot be used: %s", persist.ErrRefused, engine.Explain(err))
-		}
+	// First: Bind may lay out the books anew, which ends the epochs of whatever sells by them.
+	if err := engine.CheckRights(starting, client, max(c.Partitions, 1)); err != nil {
+		err = fmt.Errorf("%w: Redis cannot be used: %s", persist.ErrRefused, engine.Explain(err))
+		return errors.Join(err, client.Close())
 	}
+	partitions, err := books.Bind(starting, client, c.Partitions, true)
 	if err != nil {
 		return errors.Join(err, client.Close())
 	}

@@ -15,7 +15,7 @@ type saleFlags struct {
 	Addr       string `default:"127.0.0.1:8080" help:"Address to listen on."`
 	AdminToken string `placeholder:"TOKEN" help:"Bearer token of the admin routes. Other users of this machine can see flags: prefer the variable."`
 	NoWriter   bool   `help:"Leave writing into PostgreSQL to another process."`
-	Partitions int    `placeholder:"P" help:"Partitions of a new shop, by default 1, on a cluster 12; an existing one keeps its own and refuses another number."`
+	Partitions int    `placeholder:"P" help:"Partitions of a new shop, by default 1, on a cluster 12; an existing one keeps its own, until stampede restore --partitions changes it."`
 
 	Hold         time.Duration `default:"5m" help:"How long an unpaid order holds its stock, 1s to 24h; those that are held already keep their deadline."`
 	RefundWindow time.Duration `default:"24h" help:"How long after paying a buyer may give an order back; 0 for not at all. An admin may at any time."`

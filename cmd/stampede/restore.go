@@ -14,7 +14,7 @@ import (
 
 type restoreCommand struct {
 	stackFlags `embed:""`
-	Partitions int `placeholder:"P" help:"Partitions the books are expected to have; they refuse another number."`
+	Partitions int `placeholder:"P" help:"Number of partitions from now on; as it is where left out."`
 }
 
 // Run rebuilds Redis. Beside a running `up` it joins its servers; the shop there opens by itself afterwards. Where

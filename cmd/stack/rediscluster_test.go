@@ -1,7 +1,10 @@
 package stack_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -244,6 +247,19 @@ func TestCluster_HalfMadeIsFinished(t *testing.T) {
 			spread(t, s)
 			wantSpread(t, s)
 		})
+	}
+}
+
+func TestCluster_CancelledLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	opts := stack.Options{DataDir: stacktest.Dir(t), NoPostgres: true, RedisNodes: 3, Log: slog.New(slog.DiscardHandler)}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // Redis itself needs two
+	defer cancel()
+	if _, err := stack.Start(ctx, opts); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want to hear that the time was up", err)
+	}
+	if left := processesBelow(t, opts.DataDir); len(left) > 0 {
+		t.Errorf("left running: %v", left)
 	}
 }
 

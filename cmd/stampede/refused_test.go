@@ -67,7 +67,7 @@ func TestRefused_BeforeAnythingRuns(t *testing.T) {
 		{"too many partitions", "1 to 240", up("--partitions", "241")},
 		{"bad durability", "--durability", up("--durability", "never")},
 		{"replicas", "needs replicas", up("--durability", "replica")},
-		{"three nodes", "runs one node", up("--redis-nodes", "3")},
+		{"two nodes", "--redis-nodes", up("--redis-nodes", "2")},
 		{"token that no client can send", "Bearer token", up("--admin-token", "a b")},
 		{"jwt", "--auth", up("--auth", "jwt")},
 		{"hold of no time", "--hold must be 1s to 24h", up("--hold", "0")},

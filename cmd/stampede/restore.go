@@ -15,6 +15,7 @@ import (
 type restoreCommand struct {
 	stackFlags `embed:""`
 	Partitions int `placeholder:"P" help:"Number of partitions from now on; as it is where left out."`
+	RedisNodes int `default:"0" enum:"0,1,3" help:"Redis servers to run where no stampede up runs: 1, or a Redis Cluster of 3 masters; 0 for as the directory has it."`
 }
 
 // Run rebuilds Redis. Beside a running `up` it joins its servers; the shop there opens by itself afterwards. Where
@@ -45,7 +46,7 @@ func (r *restoreCommand) servers(c *console) (config shop.Config, stop func() er
 	if err != nil {
 		return config, nil, err
 	}
-	servers, err := stack.Start(c.interrupts.stop, stack.Options{DataDir: r.DataDir, Log: c.log})
+	servers, err := stack.Start(c.interrupts.stop, stack.Options{DataDir: r.DataDir, RedisNodes: r.RedisNodes, Log: c.log})
 	var held *stack.HeldError
 	if errors.As(err, &held) { // by an `up`
 		return shop.Config{Redis: engine.Redis{URL: env.redisURL}, PostgresURL: env.postgresURL}, nothing, nil

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"stampede/cmd/stack"
@@ -20,8 +19,8 @@ type upCommand struct {
 	saleFlags  `embed:""`
 	DataDir    string `default:".stampede" help:"Directory of all data; one up at a time."`
 	Demo       bool   `help:"Fill an empty shop with 100 products and 1,000 users with a balance."`
-	Durability string `default:"fsync" enum:"everysec,fsync,replica" help:"What an answer survives: everysec (Redis syncs to disk once a second), fsync (before it answers), replica."`
-	RedisNodes int    `default:"1" enum:"1,3" help:"Redis servers to run: 1, or a cluster of 3."`
+	Durability string `default:"fsync" enum:"everysec,fsync,replica" help:"What an answer survives: everysec (Redis syncs to disk once a second), fsync (before it answers); replica is for serve, with a Redis that has some."`
+	RedisNodes int    `default:"1" enum:"1,3" help:"Redis servers to run: 1, or a Redis Cluster of 3 masters. Data stays with the number it was made with."`
 }
 
 // Run starts the servers and sells until a signal comes; then it stops everything, in the reverse order.
@@ -34,7 +33,9 @@ func (u *upCommand) Run(c *console) (err error) {
 		return err
 	}
 	defer sale.listener.Close()
-	servers, err := stack.Start(c.interrupts.stop, stack.Options{DataDir: u.DataDir, Durability: u.Durability, Log: c.log})
+	servers, err := stack.Start(c.interrupts.stop, stack.Options{
+		DataDir: u.DataDir, Durability: u.Durability, RedisNodes: u.RedisNodes, Log: c.log,
+	})
 	if err != nil {
 		return c.unlessInterrupted(err)
 	}
@@ -55,11 +56,9 @@ func (u *upCommand) Run(c *console) (err error) {
 }
 
 func (u *upCommand) validate() error {
-	switch {
-	case u.Durability == "replica":
-		return errors.New("--durability replica needs replicas, and this version runs one Redis without any: take fsync or everysec")
-	case u.RedisNodes != 1:
-		return fmt.Errorf("--redis-nodes %d is not there yet, this version runs one node: take --redis-nodes 1", u.RedisNodes)
+	if u.Durability == "replica" {
+		return errors.New("--durability replica needs replicas, and stampede up runs Redis without any: " +
+			"take fsync or everysec, or stampede serve with a Redis that has replicas")
 	}
 	return u.saleFlags.validate()
 }

@@ -59,6 +59,17 @@ func (e *Engine) node(ctx context.Context, partition int) (redis.UniversalClient
 	return holder(ctx, e.redis, e.keys, partition)
 }
 
+// InCluster reports whether partitions lie on several servers, of which one may fail without the others.
+func (e *Engine) InCluster() bool { return IsCluster(e.redis) }
+
+// reloadSlots has the client of a cluster read its slot map anew. A master that was left behind by a failover says nothing of
+// it, and goes on answering.
+func (e *Engine) reloadSlots(ctx context.Context) {
+	if cluster, is := e.redis.(*redis.ClusterClient); is {
+		cluster.ReloadState(ctx)
+	}
+}
+
 // follow has the client of a cluster read its slot map anew whenever a node does not answer or turns a command away. By
 // itself it does so only for a redirect, and would go on asking a master that died or froze.
 func follow(cluster *redis.ClusterClient) {
@@ -137,7 +148,7 @@ func (e *Engine) again(ctx context.Context, r *retries, err error) bool {
 	var reply redis.Error
 	var dial *net.OpError
 	switch {
-	case err == nil || !IsCluster(e.redis) || time.Now().Add(r.pause).After(r.until):
+	case err == nil || !e.InCluster() || time.Now().Add(r.pause).After(r.until):
 		return false
 	case errors.As(err, &reply):
 		if !isPassing(reply) {

@@ -277,6 +277,7 @@ func (p *partition) checkDoor(ctx context.Context) error {
 	}
 	if err != nil {
 		p.door.shut(err.Error())
+		e.reloadSlots(ctx)
 	}
 	if answers {
 		p.door.left.Store(v.Replica || (err != nil && !errors.Is(err, ErrUnavailable)))

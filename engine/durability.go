@@ -61,7 +61,7 @@ func CheckReplicas(ctx context.Context, c redis.UniversalClient, partitions int)
 	return ErrNoReplica
 }
 
-// ErrNoReplica: nothing that is sold now would have a replica.
+// ErrNoReplica says that nothing which is sold now would have a replica.
 var ErrNoReplica = errors.New("no master of this Redis has a replica")
 
 // durability is what the engine promises of a partition. It asks the server how it keeps its data. A user who may not read the configuration, where passwords stand, does

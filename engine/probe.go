@@ -55,7 +55,7 @@ func (e *Engine) Ping(ctx context.Context) error {
 
 // named is how a line about a server begins: with its address, where there are several.
 func (e *Engine) named(s server) string {
-	if node, is := s.UniversalClient.(*redis.Client); is && IsCluster(e.redis) {
+	if node, is := s.UniversalClient.(*redis.Client); is && e.InCluster() {
 		return node.Options().Addr + ": "
 	}
 	return ""

@@ -91,6 +91,11 @@ func TestRefused_BeforeAnythingRuns(t *testing.T) {
 		{"serve without a token", "STAMPEDE_ADMIN_TOKEN", []string{servers[0], servers[1], "serve"}},
 		{"serve with empty variables", "STAMPEDE_REDIS_URL", []string{"STAMPEDE_REDIS_URL=", "STAMPEDE_ADDR=", "serve"}},
 		{"nobody at the URL", "is it running", serve("--addr", "127.0.0.1:0")},
+		{"a cluster's URL with a database", "database 0", []string{"STAMPEDE_REDIS_URL=redis://u:" + secret + "@127.0.0.1:1,127.0.0.1:2/3", servers[1], "audit"}},
+		{"a cluster of nobody", "is it running", []string{"STAMPEDE_REDIS_URL=redis://u:" + secret + "@127.0.0.1:1,127.0.0.1:2", servers[1], "audit"}},
+		{"no sentinel", "are they running", []string{"STAMPEDE_REDIS_URL=redis+sentinel://u:" + secret + "@127.0.0.1:1/m", servers[1], "audit"}},
+		{"a Redis URL that is none", "redis+sentinel://", []string{"STAMPEDE_REDIS_URL=redis//" + secret, servers[1], "audit"}},
+		{"serve, a durability of Redis' own", "--durability", serve("--durability", "fsync")},
 		{"a URL that is none", "cannot be read", []string{servers[0], "STAMPEDE_POSTGRES_URL=" + secret + "%zz://", servers[2], "serve", "--addr", "127.0.0.1:0"}},
 		{"audit without a stack", "stampede up", []string{"audit", "--data-dir", dir}},
 		{"audit with one URL", "both", []string{servers[0], "audit"}},
@@ -126,6 +131,8 @@ func TestRefused_BesideARunningStack(t *testing.T) {
 	wantRefused(t, "password", redisURL, "STAMPEDE_POSTGRES_URL="+withPassword(t, e.postgresURL), token, addr, "serve")
 	wantRefused(t, "password", "STAMPEDE_REDIS_URL="+withPassword(t, e.redisURL), postgresURL, token, addr, "serve")
 	wantRefused(t, "partitions", redisURL, postgresURL, token, addr, "serve", "--partitions", "4")
+	wantRefused(t, "--durability replica needs replicas", redisURL, postgresURL, token, addr, "serve", "--durability", "replica")
+	wantRefused(t, "several servers", "STAMPEDE_REDIS_URL="+strings.TrimSuffix(e.redisURL, "/0")+",127.0.0.1:1", postgresURL, token, addr, "serve")
 	wantRefused(t, "not empty", "restore", "--data-dir", dir)
 	wantRefused(t, "not empty", redisURL, postgresURL, "restore")
 

@@ -112,7 +112,7 @@ func (e *Engine) List(ctx context.Context, product Product, initialStock int64) 
 	errs := make([]error, len(e.partitions))
 	var all sync.WaitGroup
 	for i, p := range e.partitions {
-		op := &listOp{product: product, initial: e.initialShare(product.ID, p.number, initialStock)}
+		op := &listOp{product: product, initial: e.InitialShare(product.ID, p.number, initialStock)}
 		all.Go(func() { errs[i] = p.queue.do(ctx, listKind, op, 1) })
 	}
 	all.Wait()

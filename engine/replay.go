@@ -250,7 +250,7 @@ type Listing struct {
 func (e *Engine) ListBehind(partition int, epoch int64, listings []Listing) error {
 	ops := make([]*operation, len(listings))
 	for i, l := range listings {
-		op := &listOp{product: l.Product, initial: e.initialShare(l.ID, partition, l.InitialStock)}
+		op := &listOp{product: l.Product, initial: e.InitialShare(l.ID, partition, l.InitialStock)}
 		ops[i] = newDirect(listKind, op)
 	}
 	return e.behind(partition, epoch, listKind, ops)

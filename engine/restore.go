@@ -75,6 +75,14 @@ func (l *Load) Product(p Product, share int64) {
 	l.set(l.keys.Stock(l.partition, p.ID), strconv.FormatInt(share, 10))
 }
 
+// Transfers is a product's record of transfers, with what left at which time.
+func (l *Load) Transfers(product int64, t *Transfers, left []time.Time) {
+	l.set(l.keys.Transfers(l.partition, product), string(t.append(appendInt(msgp.AppendArrayHeader(nil, 3), t.LeasedMS))))
+	for i, out := range t.Out {
+		l.add(l.keys.Moving(l.partition), true, strconv.FormatInt(left[i].UnixMilli(), 10), Moving(product, out.Peer))
+	}
+}
+
 // Listed is the highest product id.
 func (l *Load) Listed(product int64) {
 	l.set(l.keys.Listed(l.partition), strconv.FormatInt(product, 10))

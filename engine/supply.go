@@ -299,9 +299,9 @@ func (e *Engine) spread(product, units int64) {
 	}
 }
 
-// initialShare is the part of a new product's units with which a partition starts: all have the same, and the home what is
+// InitialShare is the part of a new product's units with which a partition starts: all have the same, and the home what is
 // left over.
-func (e *Engine) initialShare(product int64, partition int, units int64) int64 {
+func (e *Engine) InitialShare(product int64, partition int, units int64) int64 {
 	parts := int64(len(e.partitions))
 	if partition == e.keys.Home(product) {
 		return units - units/parts*(parts-1)

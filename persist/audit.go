@@ -130,6 +130,7 @@ func (a *audit) all(ctx context.Context) error {
 		{"tables", a.tables},
 		{"balances", a.balances},
 		{"products", a.stocks},
+		{"transfers", a.transfers},
 		{"catalogue", a.catalogue},
 		{"unpaid orders", a.holds},
 		{"carts", a.carts},
@@ -189,12 +190,14 @@ const (
 	checkStocks     = "stock = postings"
 	checkUnpaid     = "holds = unpaid orders"
 	checkOversell   = "no oversell"
+	checkTransfers  = "received = sent"
 	checkMoney      = "money"
 	checkHours      = "sales by hour = orders"
 	checkCarts      = "carts"
 	checkKeys       = "answers under keys"
 	checkRBalances  = "balance in Redis = Postgres"
 	checkRStocks    = "stock in Redis = Postgres"
+	checkRTransfers = "transfers in Redis = Postgres"
 	checkRCatalogue = "catalogue in Redis = Postgres"
 	checkRHolds     = "holds in Redis = Postgres"
 	checkROrders    = "orders in Redis"
@@ -207,7 +210,7 @@ const (
 var auditChecks = []string{
 	checkDoors, checkEpochs, checkDense, checkReadable, checkDerived, checkCheckpoint, checkStream, checkTables, checkNoEvent,
 	checkShapes, checkChains, checkStates, checkTotals, checkPostings, checkBalances, checkStocks, checkUnpaid, checkOversell,
-	checkMoney, checkHours, checkCarts, checkKeys, checkRBalances, checkRStocks, checkRCatalogue, checkRHolds, checkROrders,
+	checkTransfers, checkMoney, checkHours, checkCarts, checkKeys, checkRBalances, checkRStocks, checkRTransfers, checkRCatalogue, checkRHolds, checkROrders,
 	checkRCarts, checkTop, checkStray,
 }
 

@@ -163,6 +163,7 @@ func (a *audit) sources(ctx context.Context, p int, entries []engine.Entry, with
 		i := sort.Search(len(entries), func(i int) bool { return entries[i].Last.Seq >= bad.at.Seq })
 		a.violated(checkReadable, fmt.Sprintf("events partition=%d epoch=%d last_seq=%d", p, bad.at.Epoch, entries[i].Last.Seq), "%s", bad.reason)
 	}
+	a.lentOrRecalled(p, r.events)
 	if err := a.compareRows(ctx, p, r.rows, first, last); err != nil {
 		return before, err
 	}

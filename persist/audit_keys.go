@@ -45,10 +45,10 @@ func (a *audit) redisKeys(ctx context.Context) error {
 	return s.flush(ctx)
 }
 
-// scanKeys returns a page of the keys of orders, carts, minutes, balances, stocks and products of a server. A scan from
+// scanKeys returns a page of the keys of orders, carts, minutes, balances, shares, transfers and products of a server. A scan from
 // cursor to cursor, 0 to 0, finds all that stand there all the while; some twice.
 func scanKeys(ctx context.Context, server redis.Cmdable, cursor uint64) (keys []string, next uint64, err error) {
-	keys, next, err = server.Scan(ctx, cursor, "*}[ocmbs]*", auditChunk).Result()
+	keys, next, err = server.Scan(ctx, cursor, "*}[ocmbsvx]*", auditChunk).Result()
 	if err != nil {
 		return nil, 0, fmt.Errorf("scanning Redis: %w", err)
 	}
@@ -69,6 +69,8 @@ func (a *audit) newSorting() *sorting {
 		{name: "m:", compare: a.strayMinutes},
 		{name: "b:", compare: a.strays("users", a.users, a.keys.Balance)},
 		{name: "s:", compare: a.strays("products", a.products, a.keys.Stock)},
+		{name: "v:", compare: a.strays("products", a.products, a.keys.Grown)},
+		{name: "x:", compare: a.strays("products", a.products, a.keys.Transfers)},
 		{name: "c:", compare: a.strays("products", a.products, a.keys.Catalogue)},
 	}}
 	for p := range a.keys.Partitions() {

@@ -25,10 +25,13 @@ var (
 			delta || ' on the shelf and ' || held || ' held, with ' || coalesce(stock_after::text, 'nothing told') || ' after it, of '
 			|| coalesce('order ' || order_id, 'no order') || ' because of "' || reason || '" is no ' || kind
 		FROM stock_ledger
-		WHERE (order_id IS NULL) <> (kind = 'restock') OR (stock_after IS NULL) <> (kind = 'payment') OR (reason <> '' AND kind <> 'restock')
+		WHERE (order_id IS NULL) <> (kind IN ('restock', 'sent', 'received')) OR (stock_after IS NULL) <> (kind = 'payment') OR (reason <> '' AND kind <> 'restock')
+			OR num_nonnulls(peer, sent_epoch, sent_seq) <> CASE WHEN kind IN ('sent', 'received') THEN 3 ELSE 0 END OR peer = partition
 			OR NOT CASE kind WHEN 'restock' THEN delta <> 0 AND held = 0 WHEN 'order' THEN delta < 0 AND held = 0
 				WHEN 'hold' THEN delta < 0 AND held = -delta WHEN 'payment' THEN delta = 0 AND held < 0
-				WHEN 'release' THEN delta > 0 AND held = -delta WHEN 'refund' THEN delta > 0 AND held = 0 ELSE false END`,
+				WHEN 'release' THEN delta > 0 AND held = -delta WHEN 'refund' THEN delta > 0 AND held = 0
+				WHEN 'sent' THEN delta < 0 AND held = 0 AND (sent_epoch, sent_seq) = (epoch, seq)
+				WHEN 'received' THEN delta > 0 AND held = 0 ELSE false END`,
 		func(n *counts, _ *Summary) int64 { return n.stocks },
 	}
 )

@@ -31,6 +31,9 @@ func (a *audit) balances(ctx context.Context) error {
 
 // stocks compares every share in Redis with Postgres.
 func (a *audit) stocks(ctx context.Context) error {
+	if a.keys.Partitions() > 1 {
+		return a.shares(ctx)
+	}
 	return a.holdings(ctx, "products", a.sum.Products, selectStocks, a.stocksAgree)
 }
 
@@ -104,23 +107,15 @@ func (a *audit) balancesAgree(ctx context.Context, books []checkpoint, chunk []h
 	return nil
 }
 
-// stocksAgree compares the shares of some products with Redis: all stock lies in the home partition.
+// stocksAgree compares the stocks of some products with Redis. With several partitions they are sums.
 func (a *audit) stocksAgree(ctx context.Context, books []checkpoint, chunk []holding) error {
 	for _, h := range chunk {
 		a.products.add(h.id)
 	}
-	for p := range a.keys.Partitions() {
-		part := make([]holding, len(chunk))
-		for i, h := range chunk {
-			if part[i] = h; a.keys.Home(h.id) != p {
-				part[i].amount = 0
-			}
-		}
-		if err := a.same(ctx, p, books[p], part, checkRStocks, a.keys.Stock, stockAfter); err != nil {
-			return err
-		}
+	if a.keys.Partitions() > 1 {
+		return a.sumsAgree(ctx, books, chunk)
 	}
-	return nil
+	return a.same(ctx, 0, books[0], chunk, checkRStocks, a.keys.Stock, stockAfter)
 }
 
 // after tells what an event left, by user or product.
@@ -139,7 +134,7 @@ func balanceAfter(e *engine.Event, tell func(id, amount int64)) {
 
 func stockAfter(e *engine.Event, tell func(id, amount int64)) {
 	switch e.Kind {
-	case engine.Restocked:
+	case engine.Restocked, engine.Moved:
 		tell(e.ProductID, e.Stock)
 	case engine.Ordered, engine.Stepped:
 		for i, stock := range e.StocksAfter {
@@ -176,7 +171,14 @@ func (a *audit) same(ctx context.Context, p int, books checkpoint, want []holdin
 	if len(held) == 0 {
 		return nil
 	}
-	if err := a.follow(ctx, p, books, at.Mark, after, amounts); err != nil {
+	err = a.follow(ctx, p, books, at.Mark, func(e *engine.Event) {
+		after(e, func(id, amount int64) {
+			if _, asked := amounts[id]; asked {
+				amounts[id] = amount
+			}
+		})
+	})
+	if err != nil {
 		return err
 	}
 	for id, amount := range amounts {
@@ -193,8 +195,8 @@ func (a *audit) same(ctx context.Context, p int, books checkpoint, want []holdin
 // followMax is how many events a comparison of a whole audit follows from the books to Redis.
 const followMax = 1_000_000
 
-// follow brings amounts from where the books were read to where Redis was, event by event.
-func (a *audit) follow(ctx context.Context, p int, from checkpoint, to engine.Mark, after after, amounts map[int64]int64) error {
+// follow visits the events between where the books were read and where Redis was.
+func (a *audit) follow(ctx context.Context, p int, from checkpoint, to engine.Mark, visit func(*engine.Event)) error {
 	switch {
 	case to.Events < from.events:
 		return errTurned
@@ -206,13 +208,7 @@ func (a *audit) follow(ctx context.Context, p int, from checkpoint, to engine.Ma
 	if err := a.passed(ctx, p, to); err != nil {
 		return err
 	}
-	return a.behind(ctx, a.books.pool, p, from.Position, to.Position, func(e *engine.Event) {
-		after(e, func(id, amount int64) {
-			if _, asked := amounts[id]; asked {
-				amounts[id] = amount
-			}
-		})
-	})
+	return a.behind(ctx, a.books.pool, p, from.Position, to.Position, visit)
 }
 
 // endOfJournal is behind every position.

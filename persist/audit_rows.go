@@ -86,8 +86,10 @@ func (r *rows) runTables(p int, first, last engine.Position) []runTable {
 			next.count = func(n *counts) *int64 { return &n.balances }
 		case "stock_ledger":
 			next.found = []string{read + within}
-			next.sql, next.args = compareStocks, append([]any{p, s.epoch, s.seq, s.product, s.delta, s.held, s.after, s.order, s.kind, s.reason, s.at,
-				s.peer, s.sentEpoch, s.sentSeq}, run...)
+			next.sql, next.args = compareStocks, append([]any{
+				p, s.epoch, s.seq, s.product, s.delta, s.held, s.after, s.order, s.kind, s.reason, s.at,
+				s.peer, s.sentEpoch, s.sentSeq,
+			}, run...)
 			next.count = func(n *counts) *int64 { return &n.stocks }
 		}
 		tables = append(tables, next)

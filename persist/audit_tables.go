@@ -112,12 +112,15 @@ var tableChecks = []tableCheck{
 	},
 	{
 		checkOversell, `
-		SELECT 'products id=' || p.id, p.stock || ' left, ' || coalesce(s.held, 0) || ' held and ' || coalesce(s.sold, 0) || ' sold of '
-			|| coalesce(r.supplied, 0) || ' supplied'
+		SELECT 'products id=' || p.id, p.stock || ' left, ' || coalesce(s.held, 0) || ' held, ' || coalesce(r.moving, 0) || ' under way and '
+			|| coalesce(s.sold, 0) || ' sold of ' || coalesce(r.supplied, 0) || ' supplied'
 		FROM products p
-		LEFT JOIN (SELECT product_id, sum(delta) AS supplied FROM stock_ledger WHERE kind = 'restock' GROUP BY product_id) r ON r.product_id = p.id
+		LEFT JOIN (SELECT product_id, sum(delta) FILTER (WHERE kind = 'restock') AS supplied,
+				-sum(delta) FILTER (WHERE kind <> 'restock') AS moving
+			FROM stock_ledger WHERE kind IN ('restock', 'sent', 'received') GROUP BY product_id) r ON r.product_id = p.id
 		LEFT JOIN (` + unitsOfOrders + `) s ON s.product_id = p.id
-		WHERE p.stock < 0 OR p.stock + coalesce(s.held, 0) + coalesce(s.sold, 0) <> coalesce(r.supplied, 0)`,
+		WHERE p.stock < 0 OR r.moving < 0
+			OR p.stock + coalesce(s.held, 0) + coalesce(s.sold, 0) + coalesce(r.moving, 0) <> coalesce(r.supplied, 0)`,
 		func(_ *counts, s *Summary) int64 { return s.Products },
 	},
 	{
@@ -138,7 +141,7 @@ var tableChecks = []tableCheck{
 		WHERE b.sum + o.sum <> c.sum`,
 		func(_ *counts, s *Summary) int64 { return s.Users },
 	},
-	shapesOfMoney, shapesOfStock, chainsOfMoney, chainsOfStock, moneyOfOrders, stockOfOrders, hoursOfSales,
+	shapesOfMoney, shapesOfStock, chainsOfMoney, chainsOfStock, receivedWasSent, oneUnderWay, moneyOfOrders, stockOfOrders, hoursOfSales,
 }
 
 // histories puts the steps of each order into a row: the machine allows three.

@@ -165,7 +165,7 @@ func awaitSynced(t *testing.T, conn *pgx.Conn) {
 
 func TestAudit_SummaryTellsWhatWasChecked(t *testing.T) {
 	t.Parallel()
-	s, _ := start(t, shop.Config{Hold: shortHold})
+	s, _ := start(t, shop.Config{Hold: shortHold, Partitions: 2})
 	kinds(t, s, func() {})
 	s.Written()
 	var steps []string

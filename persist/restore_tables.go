@@ -30,6 +30,9 @@ func (r *restore) tables(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := r.transfers(ctx); err != nil {
+		return err
+	}
 	for _, p := range r.parts {
 		if _, err := r.put(ctx, p.load); err != nil {
 			return err
@@ -49,26 +52,23 @@ func (r *restore) into(ctx context.Context, p *part, fill func(*engine.Load)) (e
 	return err
 }
 
-// products loads the catalogue into every partition. All stock lies in a product's home; the share elsewhere is 0.
+// products loads the catalogue into every partition. With one, all stock lies there; else the ledger knows the shares.
 func (r *restore) products(ctx context.Context) error {
-	unlisted, err := r.neverListed(ctx)
+	shareOf, sql, more, err := r.shares(ctx)
 	if err != nil {
 		return err
 	}
-	r.unlisted = len(unlisted) > 0
 	highest := int64(0)
 	var l engine.Product
-	err = r.each(ctx, RestoredProducts, "SELECT id, name, price, version, created_at, stock FROM products",
-		[]any{&l.ID, &l.Name, &l.Price, &l.Version, &l.CreatedAt, &l.Stock}, func() error {
-			if unlisted[l.ID] {
-				return nil
-			}
-			highest = max(highest, l.ID)
+	err = r.each(ctx, RestoredProducts, "SELECT id, name, price, version, created_at, stock"+sql,
+		append([]any{&l.ID, &l.Name, &l.Price, &l.Version, &l.CreatedAt, &l.Stock}, more...), func() error {
 			for _, p := range r.parts {
-				share := int64(0)
-				if r.books.engine.Keys().Home(l.ID) == p.partition {
-					share = l.Stock
+				share, listed := shareOf(&l, p.partition)
+				if !listed {
+					r.unlisted = true
+					continue
 				}
+				highest = max(highest, l.ID)
 				if err := r.into(ctx, p, func(to *engine.Load) { to.Product(l, share) }); err != nil {
 					return err
 				}

@@ -24,9 +24,14 @@ var pieces = []struct {
 	{"balances", chunks("balances", func(ctx context.Context, a *audit, after int64) (int64, bool, error) {
 		return a.someAgree(ctx, selectBalances, after, a.balancesAgree)
 	})},
-	{"stocks", chunks("stocks", func(ctx context.Context, a *audit, after int64) (int64, bool, error) {
-		return a.someAgree(ctx, selectStocks, after, a.stocksAgree)
+	{"stocks", (*Sampler).stocks},
+	{"transfers", chunks("transfers", func(ctx context.Context, a *audit, after int64) (int64, bool, error) {
+		if a.keys.Partitions() == 1 {
+			return after, false, nil
+		}
+		return a.someTransfers(ctx, after)
 	})},
+	{"moving", (*Sampler).moving},
 	{"catalogue", chunks("catalogue", func(ctx context.Context, a *audit, after int64) (int64, bool, error) {
 		last, n, err := a.someListed(ctx, after)
 		return last, n == a.chunk, err
@@ -89,6 +94,38 @@ func (a *audit) someAgree(ctx context.Context, sql string, after int64, agree fu
 		return after, false, err
 	}
 	return chunk[len(chunk)-1].id, len(chunk) == a.chunk, agree(ctx, books, chunk)
+}
+
+// stocks looks at a chunk of products. A product's shares lie in all partitions: the process that samples the first one adds
+// them up, whoever samples the others.
+func (s *Sampler) stocks(ctx context.Context, p int) (sampled, error) {
+	if !s.leads[0] {
+		return nil, nil //nolint:nilnil // nothing to look at
+	}
+	look, err := chunks("stocks", func(ctx context.Context, a *audit, after int64) (int64, bool, error) {
+		return a.someAgree(ctx, selectStocks, after, a.stocksAgree)
+	})(s, ctx, p)
+	return func(ctx context.Context, a *audit) error {
+		books, err := readCheckpoints(ctx, a.snapshot)
+		if err != nil {
+			return err
+		}
+		for n := range a.doors {
+			if a.doors[n].skip {
+				a.doors[n] = door{epoch: books[n].fence, seen: books[n].events}
+			}
+		}
+		return look(ctx, a)
+	}, err
+}
+
+// moving looks at a page of what is under way from a partition.
+func (s *Sampler) moving(_ context.Context, p int) (sampled, error) {
+	c := s.walk("moving", p)
+	return func(ctx context.Context, a *audit) (err error) {
+		c.next, err = a.someMoving(ctx, p, c.from)
+		return err
+	}, nil
 }
 
 // journal chooses a run of the journal: anywhere, or among the last events.

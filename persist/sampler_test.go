@@ -16,6 +16,7 @@ import (
 	"stampede/cmd/shop"
 	"stampede/cmd/shop/shoptest"
 	"stampede/cmd/stack"
+	"stampede/engine"
 	"stampede/persist"
 )
 
@@ -156,6 +157,34 @@ func TestSampler_FindsTampering(t *testing.T) {
 	}
 	if n := measured(t, registry, "stampede_audit_violations"); n != float64(len(seen)) {
 		t.Errorf("the gauge says %v of %d violations in the log", n, len(seen))
+	}
+}
+
+func TestSampler_FindsTamperingWithShares(t *testing.T) {
+	s, registry, log := sampled(t, stack.Options{}, shop.Config{Partitions: 4})
+	conn := connect(t, s)
+	product := s.Product(1, 40)
+	place(t, s, s.User(100), "from all shares", line(product, 40))
+	settled(t, s, conn)
+	awaitSamples(t, registry, 3)
+	if found := log.naming(""); len(found) > 0 {
+		t.Fatalf("alarms before anything was tampered with: %v", found)
+	}
+	keys, ctx := s.Engine.Keys(), t.Context()
+	var to int
+	if err := conn.QueryRow(ctx, "SELECT partition FROM stock_ledger WHERE kind = 'received' LIMIT 1").Scan(&to); err != nil {
+		t.Fatal(err)
+	}
+	share, record, moving := keys.Stock(2, product), keys.Transfers(to, product), keys.Moving(1)
+	for _, c := range []tampering{
+		{"a share", inRedis(share, func(p redis.Pipeliner) { p.Incr(ctx, share) }), "products id="},
+		{"a missing share", inRedis(share, func(p redis.Pipeliner) { p.Del(ctx, share) }), share},
+		{"what came", inRedis(record, func(p redis.Pipeliner) { p.Del(ctx, record) }), record},
+		{"what moves", inRedis(moving, func(p redis.Pipeliner) { p.ZAdd(ctx, moving, redis.Z{Score: 4e12, Member: engine.Moving(product, 3)}) }), moving},
+	} {
+		undo := c.do(t, s, conn)
+		awaitThat(t, c.name+" is found", func() bool { return len(log.naming(c.named)) > 0 })
+		undo()
 	}
 }
 

@@ -1,6 +1,7 @@
 package persist_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"stampede/cmd/shop"
 	"stampede/cmd/shop/shoptest"
 	"stampede/engine"
+	"stampede/persist"
 )
 
 // trade has buyers of every partition order one unit at a time until there are none left, so that units move between the
@@ -137,7 +139,7 @@ func TestDoor_TransfersComeBackFromTheJournal(t *testing.T) {
 func shares(t *testing.T, s *shoptest.Shop, product int64) string {
 	t.Helper()
 	var all []string
-	keys := s.Engine.Keys()
+	keys := testKeys(t, 4)
 	for p := range keys.Partitions() {
 		found, err := s.Redis.MGet(t.Context(), keys.Stock(p, product), keys.Transfers(p, product)).Result()
 		if err != nil {
@@ -151,4 +153,121 @@ func shares(t *testing.T, s *shoptest.Shop, product int64) string {
 		all = append(all, fmt.Sprint(found[0], record.In))
 	}
 	return strings.Join(all, "; ")
+}
+
+// underWay has a buyer ask for units of which some lie in other shares, while nobody writes: they leave and cannot come. The
+// shop is stopped, and then all is written: transfers stay open, in Redis as in the books.
+func underWay(t *testing.T, s *shoptest.Shop, product, user, units int64) {
+	t.Helper()
+	_, _, err := s.Engine.Place(t.Context(), engine.PlaceRequest{UserID: user, Key: "in vain", Lines: []engine.Line{line(product, units)}})
+	if !errors.Is(err, engine.ErrElsewhere) && !errors.Is(err, engine.ErrOverloaded) {
+		t.Fatalf("without a writer units came from other shares: %v", err)
+	}
+	partitions := s.Engine.Keys().Partitions()
+	s.Stop()
+	books := bystander(t, s, partitions)
+	stream, err := engine.Connect(engine.Redis{URL: s.Stack.RedisURL()}, 2*partitions, 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		persist.NewWriter(books, stream).Run(ctx)
+	}()
+	awaitThat(t, "everything is written", func() bool {
+		lag, err := books.Lag(t.Context())
+		return err == nil && lag.Events == 0
+	})
+	stop()
+	<-done
+}
+
+// unwritten reopens a shop without a writer.
+func unwritten(t *testing.T, s *shoptest.Shop) {
+	t.Helper()
+	c := servers(s)
+	s.Stop()
+	c.NoWriter, c.Hold = true, time.Hour
+	opened, err := shop.Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Shop = opened
+	if err := s.Engine.AwaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRestore_SharesAndTransfers(t *testing.T) {
+	t.Parallel()
+	s, conn := start(t, shop.Config{Partitions: 4, Hold: time.Hour})
+	product, users := s.Product(1, 200), s.Users(12, 1000)
+	s.Product(1, 3) // fewer units than shares
+	for n := range 150 {
+		place(t, s, users[n%3], fmt.Sprint("before ", n), line(product, 1))
+	}
+	settled(t, s, conn)
+	before := shares(t, s, product)
+	unwritten(t, s)
+	few := s.Product(1, 8)
+	underWay(t, s, few, users[0], 8)
+	open := number(t, conn, "SELECT sum(units) FROM stock_postings WHERE account = 'transit'")
+	if open == 0 {
+		t.Fatal("nothing is under way")
+	}
+	moving := shares(t, s, few)
+	books := bystander(t, s, 4)
+	for _, v := range auditBooks(t, books, s) {
+		t.Errorf("before the restore: %+v", v)
+	}
+	flush(t, s)
+	restore(t, s)
+	if after := shares(t, s, product); after != before {
+		t.Errorf("shares are %v, they were %v", after, before)
+	}
+	if after := shares(t, s, few); after != moving {
+		t.Errorf("shares are %v, they were %v", after, moving)
+	}
+	for _, v := range auditBooks(t, books, s) {
+		t.Errorf("after the restore: %+v", v)
+	}
+	s.Reopen()
+	settled(t, s, conn)
+	place(t, s, users[0], "now they come", line(few, 8))
+	if n := trade(t, s, product, users); n != 50 {
+		t.Errorf("%d orders for 50 units", n)
+	}
+	settled(t, s, conn)
+	auditClean(t, s)
+}
+
+// Redis is lost while a product is being created. Partitions that had not come so far get the units with which they start, the
+// others no second time.
+func TestRestore_ListedInSomePartitionsOnly(t *testing.T) {
+	t.Parallel()
+	s, conn := start(t, shop.Config{Partitions: 4})
+	product, user := s.Product(1, 50), s.User(1000)
+	s.Written()
+	keys := s.Engine.Keys()
+	flush(t, s)
+	for p := range 4 { // two of them never had the event
+		if p == keys.Home(product) || p == keys.OfUser(user) {
+			continue
+		}
+		exec(t, conn, "WITH gone AS (DELETE FROM stock_ledger WHERE partition = $1 RETURNING delta) UPDATE products SET stock = stock - (SELECT sum(delta) FROM gone)", p)
+		exec(t, conn, "DELETE FROM events WHERE partition = $1", p)
+		exec(t, conn, "UPDATE checkpoints SET epoch = 0, seq = 0, events = 0, bytes = 0 WHERE partition = $1", p)
+	}
+	before := number(t, conn, "SELECT stock FROM products")
+	restore(t, s)
+	s.Reopen()
+	s.Written()
+	if n := number(t, conn, "SELECT stock FROM products"); n != 50 || before >= 50 {
+		t.Errorf("%d units, %d before the restore", n, before)
+	}
+	place(t, s, user, "all of them", line(product, 50))
+	settled(t, s, conn)
+	auditClean(t, s)
 }

@@ -2,6 +2,8 @@ package persist
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"time"
 
@@ -29,7 +31,7 @@ func readLayouts(ctx context.Context, q querier) (layouts, error) {
 		return l, err
 	})
 	if err == nil && len(all) == 0 {
-		err = fmt.Errorf("the table layouts is empty")
+		err = errors.New("the table layouts is empty")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading layouts: %w", err)
@@ -67,10 +69,21 @@ func (l layouts) within(ago time.Duration) bool {
 // layOut gives the books another number of partitions. From then on no process sells or writes that knows the number
 // before: its epochs have ended. What the journal lacks of them is given up.
 func (b *Books) layOut(ctx context.Context, partitions int) error {
+	if err := b.nobodySells(ctx); err != nil {
+		return err
+	}
 	var given []Loss
 	err := pgx.BeginFunc(ctx, b.pool, func(tx pgx.Tx) (err error) {
-		given, err = beginLayout(ctx, tx, partitions)
-		return err
+		if err := mayLayOut(ctx, tx); err != nil {
+			return err
+		}
+		if given, err = endEpochs(ctx, tx); err != nil {
+			return err
+		}
+		if err := endTransfers(ctx, tx); err != nil {
+			return err
+		}
+		return beginLayout(ctx, tx, partitions)
 	})
 	if err != nil {
 		return err
@@ -82,49 +95,95 @@ func (b *Books) layOut(ctx context.Context, partitions int) error {
 	return nil
 }
 
-func beginLayout(ctx context.Context, tx pgx.Tx, partitions int) (given []Loss, err error) {
-	rows, _ := tx.Query(ctx, "SELECT partition, epoch, seq FROM checkpoints ORDER BY partition FOR UPDATE") // CollectRows tells the error
-	type end struct {
-		partition int
-		at        engine.Position
+// nobodySells makes sure that no process sells by these books: the Redis at hand is empty, so it would be from another one,
+// and the books perhaps lack its last events.
+func (b *Books) nobodySells(ctx context.Context) error {
+	var alive bool
+	if err := b.pool.QueryRow(ctx, "SELECT EXISTS (SELECT FROM nodes WHERE leased_until > now())").Scan(&alive); err != nil {
+		return unavailable("looking for other processes", err)
 	}
-	ends, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e end, err error) {
-		err = row.Scan(&e.partition, &e.at.Epoch, &e.at.Seq)
-		return e, err
-	})
+	if !alive {
+		return nil
+	}
+	token := rand.Text()
+	if _, err := b.pool.Exec(ctx, "UPDATE checkpoints SET challenge = $1", token); err != nil {
+		return unavailable("asking other processes", err)
+	}
+	for asked := time.Now(); time.Since(asked) < rivalPatience; pause(ctx, rivalPause) {
+		var answered bool
+		err := b.pool.QueryRow(ctx, "SELECT EXISTS (SELECT FROM checkpoints WHERE challenge IS DISTINCT FROM $1)", token).Scan(&answered)
+		if err != nil {
+			return unavailable("asking other processes", err)
+		}
+		if answered {
+			return refused("other processes sell by these books at this moment, from another Redis: stop them, see to it that " +
+				"PostgreSQL has everything (writer lag 0), and restore again")
+		}
+	}
+	return nil
+}
+
+// mayLayOut refuses books of which something is not settled that only the layout which they have can settle.
+func mayLayOut(ctx context.Context, tx pgx.Tx) error {
+	var poisoned, product int64
+	err := tx.QueryRow(ctx, `SELECT (SELECT count(*) FROM quarantine), coalesce((SELECT min(p.id) FROM products p JOIN (
+			SELECT product_id, sum(delta) AS units FROM stock_ledger WHERE kind = 'restock' AND reason = 'initial stock'
+				AND product_id IN (SELECT id FROM products WHERE NOT in_redis) GROUP BY product_id) s ON s.product_id = p.id
+		WHERE s.units < p.initial_stock), 0)`).Scan(&poisoned, &product)
+	switch {
+	case err != nil:
+		return unavailable("reading the quarantine", err)
+	case poisoned > 0:
+		return refused("%d event(s) are in quarantine, and what they did would be left behind: run `stampede rebuild-reports` with a "+
+			"version that can derive them, or restore with the number of partitions that the books have", poisoned)
+	case product > 0:
+		return refused("product %d was created in some partitions only: restore with the number of partitions that the books have, start "+
+			"Stampede, which finishes it, and begin again", product)
+	}
+	return nil
+}
+
+// endEpochs ends all epochs where the checkpoints stand, and returns what is lost by that of epochs that had ended further on.
+func endEpochs(ctx context.Context, tx pgx.Tx) (lost []Loss, err error) {
+	rows, _ := tx.Query(ctx, "SELECT epoch, seq FROM checkpoints ORDER BY partition FOR UPDATE") // CollectRows tells the error
+	ends, err := pgx.CollectRows(rows, pgx.RowToStructByPos[engine.Position])
 	if err != nil {
 		return nil, unavailable("reading the checkpoints", err)
 	}
-	var poisoned, first int64
-	err = tx.QueryRow(ctx, `SELECT (SELECT count(*) FROM quarantine), 1 + greatest((SELECT max(fence) FROM checkpoints),
-		(SELECT max(epoch) FROM epochs), (SELECT max(epoch) FROM layouts))`).Scan(&poisoned, &first)
-	if err != nil {
-		return nil, unavailable("reading epochs", err)
-	}
-	if poisoned > 0 {
-		return nil, refused("%d event(s) are in quarantine, and what they did would be left behind: run `stampede rebuild-reports` with a "+
-			"version that can derive them, or restore with the number of partitions that the books have", poisoned)
-	}
-	for _, e := range ends {
-		lost, err := cutBack(ctx, tx, e.partition, e.at)
+	for partition, at := range ends {
+		more, err := cutBack(ctx, tx, partition, at)
 		if err != nil {
 			return nil, err
 		}
-		given = append(given, lost...)
+		lost = append(lost, more...)
 	}
-	batch := &pgx.Batch{}
-	batch.Queue(`UPDATE epochs e SET last_seq = CASE WHEN e.epoch = c.epoch THEN c.seq ELSE 0 END
+	_, err = tx.Exec(ctx, `UPDATE epochs e SET last_seq = CASE WHEN e.epoch = c.epoch THEN c.seq ELSE 0 END
 		FROM checkpoints c WHERE c.partition = e.partition AND e.epoch >= c.epoch`)
-	batch.Queue("INSERT INTO checkpoints (partition) SELECT generate_series(0, $1 - 1) ON CONFLICT DO NOTHING", partitions)
-	batch.Queue("INSERT INTO epochs (partition, epoch, last_seq, reason) SELECT partition, $1, 0, $2 FROM checkpoints",
-		first, fmt.Sprintf("laid out anew, in %d partition(s)", partitions))
-	batch.Queue("UPDATE checkpoints SET epoch = $1, seq = 0, fence = $1, challenge = NULL", first)
-	batch.Queue("INSERT INTO layouts (epoch, partitions) VALUES ($1, $2)", first, partitions)
-	batch.Queue("UPDATE deployment SET partitions = $1", partitions)
-	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
-		return nil, unavailable("beginning a layout", err)
+	if err != nil {
+		return nil, unavailable("ending epochs", err)
 	}
-	return given, nil
+	return lost, nil
+}
+
+// beginLayout begins one in the epoch behind all others.
+func beginLayout(ctx context.Context, tx pgx.Tx, partitions int) error {
+	var first int64
+	err := tx.QueryRow(ctx, `SELECT 1 + greatest((SELECT max(fence) FROM checkpoints), (SELECT max(epoch) FROM epochs),
+		(SELECT max(epoch) FROM layouts))`).Scan(&first)
+	if err != nil {
+		return unavailable("reading epochs", err)
+	}
+	b := &pgx.Batch{}
+	b.Queue("INSERT INTO checkpoints (partition) SELECT generate_series(0, $1 - 1) ON CONFLICT DO NOTHING", partitions)
+	b.Queue("INSERT INTO epochs (partition, epoch, last_seq, reason) SELECT partition, $1, 0, $2 FROM checkpoints",
+		first, fmt.Sprintf("laid out anew, in %d partition(s)", partitions))
+	b.Queue("UPDATE checkpoints SET epoch = $1, seq = 0, fence = $1, challenge = NULL", first)
+	b.Queue("INSERT INTO layouts (epoch, partitions) VALUES ($1, $2)", first, partitions)
+	b.Queue("UPDATE deployment SET partitions = $1", partitions)
+	if err := tx.SendBatch(ctx, b).Close(); err != nil {
+		return unavailable("beginning a layout", err)
+	}
+	return nil
 }
 
 // fits refuses a process that was started when the books had another number of partitions.

@@ -1,9 +1,12 @@
 package persist_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +25,7 @@ func relaid(t *testing.T, s *shoptest.Shop, partitions int) {
 	if err := shop.Restore(t.Context(), c, &persist.RestoreProgress{}); err != nil {
 		t.Fatalf("restore with %d partitions: %v", partitions, err)
 	}
+	s.SetPartitions(partitions)
 	s.Reopen()
 	if now := s.Engine.Keys().Partitions(); now != partitions {
 		t.Fatalf("the shop has %d partitions", now)
@@ -133,7 +137,7 @@ func settle(t *testing.T, s *shoptest.Shop, name string, users []int64, past map
 // before.
 func TestLayout_AnotherNumberOfPartitionsAndBack(t *testing.T) {
 	t.Parallel()
-	s, conn := start(t, shop.Config{Hold: time.Hour})
+	s, conn := start(t, shop.Config{Partitions: 1, Hold: time.Hour})
 	users, products := neighbours(t, s, 6, 4, 12, 3)
 	numbers := []int{1, 4, 12, 3, 1, 12}
 	answers, asked, past := map[string]string{}, deeds{}, map[string]engine.Order{}
@@ -206,10 +210,210 @@ func wantLedger(t *testing.T, s *shoptest.Shop, user int64) {
 	}
 }
 
+// A process that knows the number from before sells and answers nothing, though a partition of both numbers has the same
+// tag in Redis: 0 of 2 and of 4.
+func TestLayout_AProcessOfBeforeStaysShut(t *testing.T) {
+	t.Parallel()
+	s, _ := start(t, shop.Config{Partitions: 2, Hold: time.Hour})
+	users, product := s.Users(8, 1000), s.Product(3, 1000)
+	s.Written()
+	if err := s.Redis.FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	c := servers(s)
+	c.Partitions = 4
+	if err := shop.Restore(t.Context(), c, &persist.RestoreProgress{}); err != nil {
+		t.Fatal(err)
+	}
+	wantShut := func(what string, err error) {
+		t.Helper()
+		if !errors.Is(err, engine.ErrUnavailable) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	for until := time.Now().Add(3 * time.Second); time.Now().Before(until); {
+		for _, user := range users {
+			_, err := s.Engine.Balance(t.Context(), user)
+			wantShut("a balance", err)
+			_, _, err = s.Engine.Place(t.Context(), engine.PlaceRequest{UserID: user, Key: "late", Lines: []engine.Line{line(product, 1)}})
+			wantShut("an order", err)
+		}
+		_, err := s.Engine.Product(t.Context(), product)
+		wantShut("a product", err)
+	}
+	awaitReason(t, s.Shop, "restart this process: the shop has 4 partition(s) now")
+	for p := range 2 {
+		if !s.Engine.LeftBehind(p) {
+			t.Errorf("its writer would lead partition %d", p)
+		}
+	}
+	before := s.Shop
+	s.SetPartitions(4)
+	s.Reopen()
+	for _, user := range users {
+		place(t, s, user, "in time", line(product, 1))
+	}
+	s.Written()
+	auditClean(t, s)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if err := before.Close(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// While others sell from another Redis the books keep their layout.
+func TestLayout_OthersThatSellAreNotCutOff(t *testing.T) {
+	t.Parallel()
+	s, conn := start(t, shop.Config{Partitions: 1})
+	user := s.User(100)
+	c := servers(s)
+	c.Partitions, c.Redis.URL = 2, strings.TrimSuffix(c.Redis.URL, "/0")+"/1"
+	err := shop.Restore(t.Context(), c, &persist.RestoreProgress{})
+	if !errors.Is(err, persist.ErrRefused) || !strings.Contains(err.Error(), "sell by these books at this moment") {
+		t.Errorf("a restore beside a sale: %v", err)
+	}
+	if n := number(t, conn, "SELECT partitions FROM deployment"); n != 1 {
+		t.Errorf("the books have %d partitions", n)
+	}
+	place(t, s, user, "goes on", line(s.Product(1, 1), 1))
+	s.Stop()
+	if err := shop.Restore(t.Context(), c, &persist.RestoreProgress{}); err != nil {
+		t.Fatal(err)
+	}
+	// The Redis that was left behind is of no use any more.
+	c = servers(s)
+	if _, err := shop.Open(t.Context(), c); !errors.Is(err, persist.ErrRefused) || !strings.Contains(err.Error(), "empty this one") {
+		t.Errorf("a Redis with another number opens with %v", err)
+	}
+}
+
+// Units that are under way when the layout ends have come when the next one begins.
+func TestLayout_UnitsUnderWayCome(t *testing.T) {
+	t.Parallel()
+	s, conn := start(t, shop.Config{Partitions: 4, NoWriter: true})
+	users, product := s.Users(12, 1000), s.Product(1, 100)
+	for _, user := range users {
+		// More than a share has: units leave others, and wait for a writer that is not there.
+		_, _, err := s.Engine.Place(t.Context(), engine.PlaceRequest{UserID: user, Key: "more", Lines: []engine.Line{line(product, 40)}})
+		if !errors.Is(err, engine.ErrElsewhere) {
+			t.Fatalf("an order that needs a transfer: %v", err)
+		}
+	}
+	s.Stop()
+	writeDown(t, s)
+	moving := number(t, conn, "SELECT coalesce(sum(units), 0) FROM stock_postings WHERE account = 'transit'")
+	if moving == 0 {
+		t.Fatal("nothing is under way")
+	}
+	t.Logf("%d units are under way", moving)
+	flush(t, s)
+	c := servers(s)
+	c.Partitions = 3
+	if err := shop.Restore(t.Context(), c, &persist.RestoreProgress{}); err != nil {
+		t.Fatal(err)
+	}
+	c.Hold = time.Hour
+	opened, err := shop.Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Shop = opened
+	if err := s.Engine.AwaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := s.Engine.Product(t.Context(), product); err != nil || p.Stock != 100 {
+		t.Errorf("the product is %+v, %v", p, err)
+	}
+	auditClean(t, s)
+	if n := trade(t, s, product, users); n != 100 {
+		t.Errorf("%d orders for 100 units", n)
+	}
+	settled(t, s, conn)
+	auditClean(t, s)
+	rebuild(t, s)
+	auditClean(t, s)
+}
+
+// writeDown writes what waits in Redis into the books, and does nothing else that a shop does.
+func writeDown(t *testing.T, s *shoptest.Shop) {
+	t.Helper()
+	c := servers(s)
+	books, err := persist.Open(t.Context(), c.PostgresURL, 0, c.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer books.Close()
+	partitions, err := books.Bind(t.Context(), s.Redis, 0, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := engine.New(engine.Config{Redis: s.Redis, Partitions: partitions, OperationTimeout: 5 * time.Second, Log: c.Log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	books.Attach(e)
+	stream, err := engine.Connect(c.Redis, partitions+1, 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var writer sync.WaitGroup
+	writer.Go(func() { persist.NewWriter(books, stream).Run(ctx) })
+	awaitThat(t, "everything is written", func() bool {
+		lag, err := books.Lag(t.Context())
+		return err == nil && lag.Events == 0
+	})
+	stop()
+	writer.Wait()
+}
+
+// Restores with another number are cut short at random, also while the layout begins; the last one has built everything.
+func TestLayout_CutShortAnywhereIsTakenUp(t *testing.T) {
+	t.Parallel()
+	s, _ := start(t, shop.Config{Partitions: 2, Hold: time.Hour})
+	users, products := s.Users(40, 10_000), []int64{s.Product(3, 100_000), s.Product(5, 40), s.Product(7, 100_000)}
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	for _, partitions := range []int{5, 3} {
+		stop := busy(t, s.Shop, users, products, uint64(partitions))
+		awaitEvents(t, s.Shop, 200)
+		stop()
+		s.Written()
+		flush(t, s)
+		for n := 0; ; n++ {
+			ctx, cancel := context.WithCancel(t.Context())
+			timer := time.AfterFunc(time.Duration(random.Int64N(int64(n+1)*int64(40*time.Millisecond))), cancel)
+			c := servers(s)
+			if n%2 == 0 { // what was begun is known
+				c.Partitions = partitions
+			}
+			err := shop.Restore(ctx, c, &persist.RestoreProgress{})
+			timer.Stop()
+			cancel()
+			if err == nil && number(t, connect(t, s), "SELECT partitions FROM deployment") == int64(partitions) {
+				t.Logf("restored with %d partitions at attempt %d", partitions, n+1)
+				break
+			}
+			if errors.Is(err, persist.ErrRefused) && !strings.Contains(err.Error(), "context canceled") && !strings.Contains(err.Error(), "was filled for") {
+				t.Fatalf("attempt %d: %v", n+1, err)
+			}
+			if err == nil || errors.Is(err, persist.ErrRefused) { // one without the number came before the layout
+				flush(t, s)
+			}
+		}
+		s.SetPartitions(partitions)
+		s.Reopen()
+		auditClean(t, s)
+	}
+}
+
 func TestLayout_WhatIsNotMeantIsRefused(t *testing.T) {
 	t.Parallel()
-	s, conn := start(t, shop.Config{})
+	s, conn := start(t, shop.Config{Partitions: 1})
 	s.User(100)
+	s.Product(1, 10)
 	s.Written()
 	c := servers(s)
 	c.Partitions = 3
@@ -227,12 +431,16 @@ func TestLayout_WhatIsNotMeantIsRefused(t *testing.T) {
 		t.Errorf("the books have %d partitions", n)
 	}
 	exec(t, conn, "DELETE FROM quarantine")
+	exec(t, conn, "UPDATE products SET in_redis = false, initial_stock = initial_stock + 1")
+	refused("half a product", "was created in some partitions only", shop.Restore(t.Context(), c, &persist.RestoreProgress{}))
+	exec(t, conn, "UPDATE products SET initial_stock = initial_stock - 1")
 	if err := shop.Restore(t.Context(), c, &persist.RestoreProgress{}); err != nil {
 		t.Fatal(err)
 	}
 	c.Partitions = 1
 	_, err := shop.Open(t.Context(), c)
 	refused("the number from before", "have 3 partitions, not 1", err)
+	s.SetPartitions(3)
 	s.Reopen()
 	auditClean(t, s)
 }

@@ -156,3 +156,60 @@ func TestAudit_TellsWhatItFinds(t *testing.T) {
 	}
 	s.stop()
 }
+
+func TestRestore_WithAnotherNumberOfPartitions(t *testing.T) {
+	t.Parallel()
+	dir := stacktest.Initialised(t)
+	s := up(t, dir)
+	bought := s.buy("first@example.com")
+	s.awaitWritten()
+	wantRefused(t, "--partitions must be 1 to 240", "restore", "--data-dir", dir, "--partitions", "241")
+	wantRefused(t, "not empty", "restore", "--data-dir", dir, "--partitions", "4")
+	flushRedis(t, dir)
+	if code, out, text := finish(t, "restore", "--data-dir", dir, "--partitions", "4"); code != exitDone {
+		t.Fatalf("restore: %d\n%s%s", code, out, text)
+	}
+	s.awaitProblem("restart this process: the shop has 4 partition(s) now")
+	if status := s.order(bought, nil); status != 503 {
+		t.Errorf("a process of before answers an order with %d", status)
+	}
+	s.stop()
+	wantRefused(t, "these books have 4 partitions, not 1", "up", "--addr", "127.0.0.1:0", "--data-dir", dir, "--partitions", "1")
+	again := up(t, dir)
+	again.wantKept(bought)
+	again.buy("second@example.com")
+	again.awaitWritten()
+	wantAuditHolds(t, dir)
+	flushRedis(t, dir)
+	again.stop()
+	// By the stopped stack, and back.
+	if code, out, text := finish(t, "restore", "--data-dir", dir, "--partitions", "1"); code != exitDone {
+		t.Fatalf("restore: %d\n%s%s", code, out, text)
+	}
+	last := up(t, dir)
+	last.wantKept(bought)
+	last.buy("third@example.com")
+	last.awaitWritten()
+	wantAuditHolds(t, dir)
+	last.stop()
+}
+
+// A shop that outgrows one Redis moves to a cluster of three, and to more partitions.
+func TestRestore_FromOneRedisIntoACluster(t *testing.T) {
+	t.Parallel()
+	dir := stacktest.Initialised(t)
+	s := up(t, dir)
+	bought := s.buy("first@example.com")
+	s.awaitWritten()
+	s.stop()
+	code, out, text := finish(t, "restore", "--data-dir", dir, "--redis-nodes", "3", "--partitions", "12")
+	if code != exitDone {
+		t.Fatalf("restore: %d\n%s%s", code, out, text)
+	}
+	again := up(t, dir, "--redis-nodes", "3")
+	again.wantKept(bought)
+	again.buy("second@example.com")
+	again.awaitWritten()
+	wantAuditHolds(t, dir)
+	again.stop()
+}

@@ -98,6 +98,9 @@ func (s *Shop) Stop() {
 	s.Shop = nil
 }
 
+// SetPartitions has the shop opened with another number of partitions from now on.
+func (s *Shop) SetPartitions(n int) { s.config.Partitions = n }
+
 // Reopen starts the shop again after Stop.
 func (s *Shop) Reopen() {
 	s.t.Helper()

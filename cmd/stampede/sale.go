@@ -86,7 +86,6 @@ func sell(c *console, s sale) (err error) {
 		return c.unlessInterrupted(err)
 	}
 	defer func() { err = errors.Join(err, closeShop(c, opened)) }()
-	warnOfPartitions(c, opened)
 	h := &health{shop: opened}
 	server, err := s.server(c, h, registry)
 	if err != nil {
@@ -203,14 +202,5 @@ func closeShop(c *console, s *shop.Shop) error {
 	case <-last.Done():
 		c.log.Warn("the shop does not close, because Redis or PostgreSQL does not answer; going on without it")
 		return nil
-	}
-}
-
-// warnOfPartitions says plainly what does not work yet.
-func warnOfPartitions(c *console, s *shop.Shop) {
-	if partitions := s.Engine.Keys().Partitions(); partitions > 1 {
-		c.log.Warn("stock is not lent between partitions yet: an order is refused with 503 where a product's stock lies "+
-			"in another partition than its buyer; take 1 partition for a shop that sells everything to everybody",
-			"partitions", partitions)
 	}
 }

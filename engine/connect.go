@@ -82,8 +82,9 @@ func isNode(o *redis.Options) bool {
 	defer client.Close() //nolint:errcheck // nothing is pending
 	ctx, cancel := context.WithTimeout(context.Background(), min(askMax, o.ReadTimeout))
 	defer cancel()
-	info, err := client.Info(ctx, "cluster").Result()
-	return err == nil && strings.Contains(info, "cluster_enabled:1")
+	hello := redis.NewMapStringInterfaceCmd(ctx, "hello") // which takes no right, other than INFO
+	_ = client.Process(ctx, hello)
+	return hello.Err() == nil && hello.Val()["mode"] == "cluster"
 }
 
 // Deployment is what must not change while data stands in Redis.

@@ -58,7 +58,7 @@ for i = 2, #KEYS do
     elseif kind == 5 then
         redis.call('ZREM', KEYS[i], a)
     elseif kind == 7 then
-        local record = redis.call('GET', KEYS[i])
+        local record = redis.call('MGET', KEYS[i])[1]
         local leased_ms, out, came = 0, {}, {}
         if record then leased_ms, out, came = unpack(cmsgpack.unpack(record)) end
         redis.call('SET', KEYS[i], cmsgpack.pack({ leased_ms, merge(out, a, OUT_FIELDS), merge(came, b, IN_FIELDS) }))

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"stampede/cmd/shop"
 	"stampede/cmd/shop/shoptest"
 	"stampede/engine"
@@ -443,4 +445,43 @@ func TestLayout_WhatIsNotMeantIsRefused(t *testing.T) {
 	s.SetPartitions(3)
 	s.Reopen()
 	auditClean(t, s)
+}
+
+// What an audit must see of layouts, in books that went through two changes.
+func TestAudit_OfLayouts(t *testing.T) {
+	s, conn := start(t, shop.Config{Partitions: 1, Hold: time.Hour})
+	users, products := neighbours(t, s, 3, 4)
+	past := map[string]engine.Order{}
+	season(t, s, "first", users, products, past)
+	relaid(t, s, 4)
+	settle(t, s, "first", users, past)
+	season(t, s, "second", users, products, past)
+	s.Written()
+	keys := s.Engine.Keys()
+	home, user, product := keys.Home(products[0]), users[0], products[0]
+	first := number(t, conn, "SELECT max(epoch) FROM layouts")
+	away := (home + 1) % 4
+	putBack := keepAside(t, conn)
+	in := fmt.Sprintf("epoch > %d AND product_id = %d", first, product)
+	postings := func(what, set string) tampering {
+		change := fmt.Sprintf("UPDATE stock_ledger SET %s WHERE partition = %d AND %s", set, home, in)
+		return tampering{what, inPostgres(change, putBack("stock_ledger", in)), fmt.Sprintf("product_id=%d", product)}
+	}
+	sold := fmt.Sprintf("partition = %d AND product_id = %d", home, product)
+	tamper(t, s, conn, []tampering{
+		postings("a share that begins with more", "stock_after = stock_after + 7"),
+		postings("a share that moved", fmt.Sprintf("partition = %d", away)),
+		{"hours that lack what was given back", inPostgres("DELETE FROM sales_hours WHERE "+sold, putBack("sales_hours", sold)), "sales_hours hour="},
+		{
+			"an epoch that is missing before a layout", inPostgres("DELETE FROM epochs WHERE partition = 0 AND epoch = 1",
+				putBack("epochs", "partition = 0 AND epoch = 1")), "epochs partition=0",
+		},
+		{
+			"a layout whose epoch is still open", inPostgres(fmt.Sprintf("UPDATE epochs SET last_seq = NULL WHERE partition = 1 AND epoch = %d", first),
+				putBack("epochs", fmt.Sprintf("partition = 1 AND epoch = %d", first))), fmt.Sprintf("epochs partition=1 epoch=%d", first),
+		},
+		{"an answer of before, dropped", inRedis(keys.Idempotency(keys.OfUser(user), user, fmt.Sprint("first charge ", user)), func(p redis.Pipeliner) {
+			p.Del(t.Context(), keys.Idempotency(keys.OfUser(user), user, fmt.Sprint("first charge ", user)))
+		}), keys.Idempotency(keys.OfUser(user), user, fmt.Sprint("first charge ", user))},
+	}, "postings follow each other", "epochs", "sales by hour = orders", "answers under keys")
 }

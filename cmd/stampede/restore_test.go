@@ -2,6 +2,8 @@ package main
 
 import (
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -202,6 +204,9 @@ func TestRestore_FromOneRedisIntoACluster(t *testing.T) {
 	bought := s.buy("first@example.com")
 	s.awaitWritten()
 	s.stop()
+	if err := os.RemoveAll(filepath.Join(dir, "redis")); err != nil {
+		t.Fatal(err)
+	}
 	code, out, text := finish(t, "restore", "--data-dir", dir, "--redis-nodes", "3", "--partitions", "12")
 	if code != exitDone {
 		t.Fatalf("restore: %d\n%s%s", code, out, text)

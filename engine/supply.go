@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -13,11 +14,12 @@ import (
 const (
 	supplyWait  = 2 * time.Second       // for units that lie in other partitions
 	supplyPause = 10 * time.Millisecond // before looking again where nothing could be moved
+	supplyLines = 8                     // of an order, for which units are fetched at a time
 	lendTries   = 3                     // to lend where earlier transfers are still open
 
 	// How long units stay in the share into which they came for a buyer: those who wait for the same in another process must
-	// not take them away before he has bought.
-	supplyStay = 50 * time.Millisecond
+	// not take them away before he has bought, which he does once the units of his other lines have come too.
+	supplyStay = 250 * time.Millisecond
 )
 
 // supply goes on with a sale that found a share of its partition too small: err says so, and anything else it returns as it is.
@@ -55,31 +57,39 @@ func shortOf(err error) *Refusal {
 }
 
 // fetch brings units into a partition's shares for all lines of an order, each together with others who wait for the same:
-// nil says that the order is worth another try. Where a product is proven to be short everywhere it is the refusal.
+// nil says that the order is worth another try. As soon as a product is proven to be short everywhere it is the refusal.
 func (e *Engine) fetch(ctx context.Context, w *waiter) error {
-	errs := make([]error, len(w.lines))
-	var group errgroup.Group
-	group.SetLimit(partitionsAtOnce)
-	for i, line := range w.lines {
-		group.Go(func() error {
-			key := shareKey{line.ProductID, w.partition}
-			found, err := w.at[i].rounds.Do(ctx, supplyWait, func(ctx context.Context) (stockView, error) {
-				return e.bring(ctx, key)
-			})
-			if err == nil && found.proven && found.total < line.Quantity {
-				err = &Refusal{Reason: ErrOutOfStock, ProductID: line.ProductID, Left: found.total}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ends := make(chan error, len(w.lines))
+	var next atomic.Int64
+	for range min(supplyLines, len(w.lines)) {
+		go func() {
+			for i := next.Add(1) - 1; i < int64(len(w.lines)); i = next.Add(1) - 1 {
+				ends <- e.fetchLine(ctx, w, int(i))
 			}
-			errs[i] = err
-			return nil
-		})
+		}()
 	}
-	_ = group.Wait()
-	for _, err := range errs {
+	var errs []error
+	for range w.lines {
+		err := <-ends
 		if shortOf(err) != nil {
 			return err
 		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+func (e *Engine) fetchLine(ctx context.Context, w *waiter, i int) error {
+	line := w.lines[i]
+	found, err := w.at[i].rounds.Do(ctx, supplyWait, func(ctx context.Context) (stockView, error) {
+		return e.bring(ctx, shareKey{line.ProductID, w.partition})
+	})
+	if err == nil && found.proven && found.total < line.Quantity {
+		err = &Refusal{Reason: ErrOutOfStock, ProductID: line.ProductID, Left: found.total}
+	}
+	return err
 }
 
 // supplies are the shares for which this process fetches units. What there is is divided among the orders that wait in the order

@@ -47,10 +47,11 @@ local function credit(product, sender, of_epoch, of_seq, units, stay_ms)
     if known and (came[at + 1] > of_epoch or (came[at + 1] == of_epoch and came[at + 2] >= of_seq)) then
         return pack(REPLAY, epoch, door.seq + #events)
     end
+    -- Whoever waited for units that came earlier has bought them where none are left.
+    record[1] = math.max(stock > 0 and record[1] or 0, door.now_ms + stay_ms)
     stock = stock + units
     stocks[product] = stock
     changed[product] = true
-    record[1] = math.max(record[1], door.now_ms + stay_ms)
     came[at], came[at + 1], came[at + 2] = sender, of_epoch, of_seq
     events[#events + 1] = moved(product, sender, units, of_epoch, of_seq, door.now_ms, stock)
     return pack(OK, epoch, door.seq + #events)

@@ -3,6 +3,7 @@ package persist
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,13 +24,56 @@ func (p *progress) durable(ctx context.Context, partition int, at engine.Positio
 	h.enter()
 	defer h.leave()
 	for wait := progressPause; ; wait = min(2*wait, progressPauseMx) {
+		reached, more := p.written[partition].seen()
+		if reached.Epoch == at.Epoch && reached.Seq >= at.Seq {
+			return nil
+		}
 		done, err := p.holds(ctx, partition, at)
 		if done || err != nil && ctx.Err() == nil {
 			return err
 		}
-		if pause(ctx, wait); ctx.Err() != nil {
+		if await(ctx, wait, more); ctx.Err() != nil {
 			return fmt.Errorf("%w: the writer is behind: event %v of partition %d is not in Postgres yet", engine.ErrOverloaded, at, partition)
 		}
+	}
+}
+
+// written is up to where the writer of this process has committed events, where it leads: who waits need not ask Postgres.
+type written struct {
+	mu   sync.Mutex
+	at   engine.Position
+	more chan struct{} // closed by the next commit; nil while nobody waits
+}
+
+// note takes a commit.
+func (w *written) note(at engine.Position) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.at = at
+	if w.more != nil {
+		close(w.more)
+		w.more = nil
+	}
+}
+
+// seen returns what was committed last, and what tells of the next commit.
+func (w *written) seen() (engine.Position, <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.more == nil {
+		w.more = make(chan struct{})
+	}
+	return w.at, w.more
+}
+
+// await waits for a commit, but no longer than d: another process may be the writer.
+func await(ctx context.Context, d time.Duration, more <-chan struct{}) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case <-more:
 	}
 }
 

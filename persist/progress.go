@@ -25,12 +25,14 @@ type progress struct {
 	checkpoints engine.Shared[[]checkpoint]
 	epochs      []engine.Shared[map[int64]int64] // by partition: ends of epochs, see durable.go
 	hurried     []hurry
+	written     []written // what a writer of this process has committed last
 }
 
 func newProgress(b *Books) *progress {
 	n := b.engine.Keys().Partitions()
 	p := &progress{
 		books: b, doors: make([]engine.Shared[int64], n), epochs: make([]engine.Shared[map[int64]int64], n), hurried: make([]hurry, n),
+		written: make([]written, n),
 	}
 	for i := range p.hurried {
 		p.hurried[i].come = make(chan struct{}, 1)

@@ -217,6 +217,7 @@ func (w *Writer) follow(ctx context.Context, conn *pgxpool.Conn, p int) error {
 			}
 			l.wrote(at, to, next.run.rows.ended)
 			at = to
+			w.books.progress.written[p].note(at.Position)
 			w.alarms[p].Store(nil)
 			w.trim(ctx, p, at)
 		}

@@ -60,10 +60,13 @@ func settled(t *testing.T, s *shoptest.Shop, conn *pgx.Conn) {
 			if n, err := s.Redis.ZCard(t.Context(), s.Engine.Keys().Moving(p)).Result(); err != nil || n > 0 {
 				return false
 			}
+			v, err := s.Engine.Look(t.Context(), p)
+			if err != nil || s.Engine.Backlog(&v) > 0 {
+				return false
+			}
 		}
 		return true
 	})
-	s.Written()
 	if n := number(t, conn, "SELECT coalesce(sum(units), 0) FROM stock_postings WHERE account = 'transit'"); n != 0 {
 		t.Errorf("%d units are under way, though nothing is open", n)
 	}
@@ -153,14 +156,20 @@ func shares(t *testing.T, s *shoptest.Shop, product int64) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		record, err := engine.DecodeTransfers(found[1])
-		if err != nil {
-			t.Fatal(err)
-		}
-		slices.SortFunc(record.In, func(a, b engine.Incoming) int { return a.Peer - b.Peer })
-		all = append(all, fmt.Sprint(found[0], record.In))
+		all = append(all, fmt.Sprint(found[0], cameLast(t, found[1])))
 	}
 	return strings.Join(all, "; ")
+}
+
+// cameLast is what a record of transfers says of those that came last.
+func cameLast(t *testing.T, value any) string {
+	t.Helper()
+	record, err := engine.DecodeTransfers(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.SortFunc(record.In, func(a, b engine.Incoming) int { return a.Peer - b.Peer })
+	return fmt.Sprint(record.In)
 }
 
 // underWay has a buyer ask for units of which some lie in other shares, while nobody writes: they leave and cannot come. The

@@ -16,7 +16,7 @@
 --               4  member, score    set in a sorted set
 --               5  member           take out of a sorted set
 --               6  member, delta    add to a score; members at 0 leave
---               7  out, in          put into a record of transfers, in the place of what it says of the same peers: flat
+--               7  out, in          put into a record of transfers, in place of what it says of the same peers: flat
 --                                   arrays as it has them, see transfer.lua
 -- Replies
 --   1 done, 0 refused: another repair has claimed the door, or Redis is at another position

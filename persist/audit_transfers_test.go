@@ -17,6 +17,7 @@ import (
 func TestAudit_FindsTamperingWithTransfers(t *testing.T) {
 	s, conn := start(t, shop.Config{Partitions: 4, Hold: time.Hour})
 	product, users := s.Product(1, 60), s.Users(8, 1000)
+	place(t, s, users[0], "from all shares", line(product, 45))
 	trade(t, s, product, users)
 	settled(t, s, conn)
 	unwritten(t, s)
@@ -128,6 +129,7 @@ func TestAudit_WhileUnitsMove(t *testing.T) {
 	t.Parallel()
 	s, conn := start(t, shop.Config{Partitions: 4, Hold: 300 * time.Millisecond})
 	products, users := []int64{s.Product(1, 40), s.Product(1, 400)}, s.Users(8, 1000)
+	place(t, s, users[0], "from all shares", line(products[1], 200))
 	stop := busy(t, s.Shop, users, products, 3)
 	for range 4 {
 		auditClean(t, s)

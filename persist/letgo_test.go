@@ -295,13 +295,12 @@ func TestRestore_EqualsWhatStoodInRedis(t *testing.T) {
 				products = append(products, s.Product(int64(n), 10_000))
 			}
 			stop := busy(t, s.Shop, users, products, 3)
-			// With several partitions most orders are refused: their products lie elsewhere.
 			enough := func() bool { return number(t, conn, "SELECT count(*) FROM orders WHERE status <> 'PENDING'") >= 100 }
 			for deadline := time.Now().Add(20 * time.Second); !enough() && time.Now().Before(deadline); {
 				time.Sleep(50 * time.Millisecond)
 			}
 			stop()
-			s.Written()
+			settled(t, s, conn)
 			auditClean(t, s)
 			before := dump(t, s)
 			s.Stop()

@@ -18,12 +18,12 @@ import (
 // Restores are cut short at random, some by the death of Redis or Postgres: the one that ends has built everything.
 func TestRestore_CutShortAnywhereIsTakenUp(t *testing.T) {
 	t.Parallel()
-	s, _ := start(t, shop.Config{Partitions: 3, Hold: time.Hour})
+	s, conn := start(t, shop.Config{Partitions: 3, Hold: time.Hour})
 	users, products := s.Users(40, 10_000), []int64{s.Product(3, 100_000), s.Product(5, 40), s.Product(7, 100_000)}
 	stop := busy(t, s.Shop, users, products, 5)
 	awaitEvents(t, s.Shop, 500)
 	stop()
-	s.Written()
+	settled(t, s, conn)
 	before := holdings(t, s)
 	flush(t, s)
 

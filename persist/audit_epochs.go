@@ -8,8 +8,8 @@ import (
 )
 
 // epochs makes sure that a partition's epochs follow each other by one up to the fence, but for those in which layouts
-// begin, that all but the last have an end, and that it is where the journal says. ends are those of the journal, which ends at the checkpoint: behind it the
-// writer has not come yet.
+// begin, that all but the last have an end, and that it is where the journal says. ends are those of the journal, which ends
+// at the checkpoint: behind it the writer has not come yet.
 func (a *audit) epochs(ctx context.Context, p int, to checkpoint, ends map[int64]int64) error {
 	rows, err := a.snapshot.Query(ctx, "SELECT epoch, last_seq FROM epochs WHERE partition = $1 ORDER BY epoch", p)
 	if err != nil {
@@ -25,7 +25,9 @@ func (a *audit) epochs(ctx context.Context, p int, to checkpoint, ends map[int64
 			a.violated(checkEpochs, subject, "follows epoch %d", before)
 		}
 		before = epoch
-		switch stood := ends[epoch]; {
+		stood := ends[epoch]
+		delete(ends, epoch)
+		switch {
 		case (end == nil) != (epoch == to.fence && !a.layouts.begins(epoch)):
 			a.violated(checkEpochs, subject, "ends at %s, the checkpoint says that epoch %d sells", endOf(end), to.fence)
 		case end == nil:
@@ -36,6 +38,9 @@ func (a *audit) epochs(ctx context.Context, p int, to checkpoint, ends map[int64
 	})
 	if err != nil {
 		return fmt.Errorf("reading epochs: %w", err)
+	}
+	for epoch := range ends {
+		a.violated(checkEpochs, fmt.Sprintf("epochs partition=%d epoch=%d", p, epoch), "is missing, the journal has events of it")
 	}
 	a.looked(checkEpochs, n)
 	if before != to.fence || to.Epoch > to.fence {

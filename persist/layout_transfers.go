@@ -10,14 +10,11 @@ import (
 )
 
 // selectUnderWay reads what was sent and has not come, by receiver, with what the receiver has.
-const selectUnderWay = `WITH away AS (
-		SELECT s.peer, s.product_id, s.partition, s.epoch, s.seq, -s.delta AS units FROM stock_ledger s WHERE s.kind = 'sent'
-			AND NOT EXISTS (SELECT FROM stock_ledger r WHERE r.kind = 'received' AND r.product_id = s.product_id
-				AND r.partition = s.peer AND r.peer = s.partition AND r.sent_epoch = s.epoch AND r.sent_seq = s.seq)),
+const selectUnderWay = `WITH away AS (SELECT s.peer, s.product_id, s.partition, s.epoch, s.seq, -s.delta AS units` + openTransfers + `),
 	shares AS (
 		SELECT DISTINCT ON (l.partition, l.product_id) l.partition, l.product_id, l.stock_after FROM stock_ledger l
 		JOIN (SELECT DISTINCT peer, product_id FROM away) a ON a.peer = l.partition AND a.product_id = l.product_id
-		WHERE l.stock_after IS NOT NULL AND l.epoch >= (SELECT max(epoch) FROM layouts)
+		WHERE l.stock_after IS NOT NULL AND l.` + thisLayout + `
 		ORDER BY l.partition, l.product_id, l.epoch DESC, l.seq DESC)
 	SELECT a.peer, a.product_id, a.partition, a.epoch, a.seq, a.units, coalesce(s.stock_after, 0)
 	FROM away a LEFT JOIN shares s ON s.partition = a.peer AND s.product_id = a.product_id ORDER BY a.peer, a.product_id, a.epoch, a.seq`

@@ -115,7 +115,7 @@ func (r *repair) mayBegin(ctx context.Context) error {
 	case at.fence == 0:
 		return nil
 	}
-	if at.events > 0 || !founded {
+	if at.events > 0 || at.Epoch > 0 || !founded { // in a later layout it began with what earlier ones had left
 		return errEmptyRedis
 	}
 	return nil

@@ -8,7 +8,7 @@ import (
 const (
 	paceProducts = 4096                   // products a partition that are watched at a time
 	paceSpan     = time.Second            // of selling by which the pace is judged
-	paceMin      = 20 * time.Millisecond  // less than that says nothing
+	paceLeast      = 20 * time.Millisecond  // less than that says nothing
 	paceAhead    = 500 * time.Millisecond // a share that would be empty by then wants more
 	paceEvery    = 100 * time.Millisecond // between calls of low for a product
 )
@@ -50,7 +50,7 @@ func (p *pace) note(product, left int64, now time.Time) {
 // low reports whether a share will be empty soon if it goes on to sell as it did since the level.
 func (l level) low(left int64, now time.Time) bool {
 	span, sold := now.Sub(l.since), l.units-left
-	if span < paceMin || span > paceSpan || sold <= 0 {
+	if span < paceLeast || span > paceSpan || sold <= 0 {
 		return false
 	}
 	return float64(left)*float64(span) < float64(sold)*float64(paceAhead)

@@ -97,7 +97,7 @@ func (e *Engine) aside(step func(ctx context.Context) error) bool {
 
 // expected reports whether a step of a transfer failed for a reason that others tell of, or that passes by itself.
 func expected(err error) bool {
-	for _, reason := range []error{ErrUnavailable, ErrOverloaded, ErrUnknown, ErrLost, ErrOutOfStock, errShareLeased, context.Canceled, context.DeadlineExceeded} {
+	for _, reason := range []error{ErrUnavailable, ErrOverloaded, ErrUnknown, ErrElsewhere, ErrLost, ErrOutOfStock, errShareLeased, context.Canceled, context.DeadlineExceeded} {
 		if errors.Is(err, reason) {
 			return true
 		}

@@ -46,8 +46,10 @@ func (e *Engine) arrive(ctx context.Context, t transfer, stay time.Duration) (Po
 		return Position{}, err
 	}
 	op := &creditOp{product: t.product, sender: t.from, id: t.id, units: t.units, stayMS: stay.Milliseconds()}
-	err := e.partitions[t.to].queue.do(ctx, creditKind, op, 1)
-	return op.at, err
+	if err := e.partitions[t.to].queue.do(ctx, creditKind, op, 1); err != nil {
+		return Position{}, err // the worker may still write into it
+	}
+	return op.at, nil
 }
 
 // settle closes a transfer once its credit is durable.

@@ -11,12 +11,13 @@ import (
 	"stampede/engine"
 )
 
-// A hundred thousand products are paged through by cursor, while some of them are sold: each comes once, in order, with the
-// stock of the moment at which its page was read.
+// A hundred thousand products, or where each stands in several partitions as many records, are paged through by cursor,
+// while some of them are sold: each comes once, in order, with the stock of the moment at which its page was read.
 func TestCatalogue_IsPagedThroughWhileItSells(t *testing.T) {
-	const products, page = 100_000, 200
+	const page = 200
 	s := shoptest.Start(t, stack.Options{}, shop.Config{NoWriter: true})
-	stock := 7 * int64(s.Engine.Keys().Partitions()) // without a writer none is lent
+	partitions := int64(s.Engine.Keys().Partitions())
+	products, stock := 100_000/partitions, 7*partitions // without a writer none is lent
 	list(t, s, products, stock)
 	buyer := buyerWith(t, s, 1_000_000)
 	seen, sold := int64(0), int64(0)
@@ -53,7 +54,7 @@ func TestCatalogue_IsPagedThroughWhileItSells(t *testing.T) {
 }
 
 // list puts products straight into Redis, as a repair does.
-func list(t *testing.T, s *shoptest.Shop, products int, stock int64) {
+func list(t *testing.T, s *shoptest.Shop, products, stock int64) {
 	t.Helper()
 	listings := make([]engine.Listing, products)
 	for i := range listings {

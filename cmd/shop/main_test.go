@@ -178,9 +178,10 @@ func (w *world) awaitNoHolds() time.Time {
 	}
 }
 
-// definite asks again, with the same key, until the outcome is known and final.
+// definite asks again, with the same key, until the outcome is known and final. In a crowd, units of other partitions may take
+// their time.
 func definite[T any](ask func() (T, bool, error)) (answer T, replayed bool, err error) {
-	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * patience); ; time.Sleep(2 * time.Millisecond) {
 		answer, replayed, err = ask()
 		if !ambiguous(err) || time.Now().After(deadline) {
 			return answer, replayed, err

@@ -14,7 +14,8 @@ import (
 
 func TestBacklog_AtItsCapRefusesWhatIsNewUntilAWriterComes(t *testing.T) {
 	const backlogCap = 20_000
-	s := shoptest.Start(t, stack.Options{}, shop.Config{NoWriter: true, BacklogCap: backlogCap})
+	// The cap is a partition's own, and without a writer nothing could be lent.
+	s := shoptest.Start(t, stack.Options{}, shop.Config{NoWriter: true, BacklogCap: backlogCap, Partitions: 1})
 	e, ctx := s.Engine, context.Background()
 	user, product := s.User(100_000), s.Product(1, 100_000)
 

@@ -129,13 +129,13 @@ func TestClock_TurnedUnderLoadCostsNoError(t *testing.T) {
 // behind a minute that had been seen: there the script counts into the minute seen.
 func TestClock_SalesBehindASeenMinuteAreFoldedIntoTheirMinute(t *testing.T) {
 	s := clocked.open(t)
-	e, from := s.Engine, position(t, s.Engine, 0)
+	e, from := s.Engine, positions(t, s.Engine)
 	user, product := s.User(1000), s.Product(1, 1000)
 	for i, offset := range []time.Duration{0, 5 * time.Minute, 0, 2 * time.Minute} {
 		e.SetClockOffset(offset)
 		mustPlace(t, e, user, fmt.Sprint("order ", i), lines(product, 1))
 	}
-	wantFold(t, s, 0, from)
+	wantFold(t, s, from)
 }
 
 // seenMinute is the last minute in which anything was sold; 0 before the first sale.

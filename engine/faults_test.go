@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"stampede/cmd/shop"
 	"stampede/cmd/shop/shoptest"
 	"stampede/cmd/stack"
@@ -19,17 +21,15 @@ import (
 
 func TestDoor_KillOfRedisUnderLoadLosesNothing(t *testing.T) {
 	s := shoptest.Start(t, stack.Options{}, shop.Config{})
-	from := position(t, s.Engine, 0)
+	from := positions(t, s.Engine)
 	l := startLoad(s, 32)
 	for range 3 {
 		l.awaitOrders(t, 200)
 		ctx := within(t, patience)
-		if err := s.Stack.Redis().HaltNow(ctx); err != nil {
+		if err := s.Servers().Restart(ctx); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Stack.Redis().Resume(ctx); err != nil {
-			t.Fatal(err)
-		}
+		awaitReady(t, s.Engine)
 		l.awaitOrders(t, 200)
 	}
 	placed, notDone, unknown, others := count(l.end())
@@ -41,11 +41,13 @@ func TestDoor_KillOfRedisUnderLoadLosesNothing(t *testing.T) {
 		t.Error("the kill hit nothing")
 	}
 	awaitReady(t, s.Engine)
-	if now := position(t, s.Engine, 0); now.Epoch != from.Epoch+3 {
-		t.Errorf("epoch %d after three kills, %d before", now.Epoch, from.Epoch)
+	for p, now := range positions(t, s.Engine) {
+		if now.Epoch != from[p].Epoch+3 {
+			t.Errorf("partition %d is in epoch %d after three kills, %d before", p, now.Epoch, from[p].Epoch)
+		}
 	}
 	l.settle(t)
-	wantFold(t, s, 0, from)
+	wantFold(t, s, from)
 	s.Written()
 	if err := s.Writer.Alarm(); err != nil {
 		t.Error(err)
@@ -55,10 +57,10 @@ func TestDoor_KillOfRedisUnderLoadLosesNothing(t *testing.T) {
 func TestCall_FrozenRedisIsBoundedAndResolves(t *testing.T) {
 	const timeout, frozen = 500 * time.Millisecond, 3 * time.Second
 	s := shoptest.Start(t, stack.Options{}, shop.Config{OperationTimeout: timeout})
-	from := position(t, s.Engine, 0)
+	from := positions(t, s.Engine)
 	l := startLoad(s, 100)
 	l.awaitOrders(t, 1000)
-	if err := s.Stack.Redis().Signal(syscall.SIGSTOP); err != nil {
+	if err := s.Servers().Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	froze, during := time.Now(), runtime.NumGoroutine()
@@ -67,7 +69,7 @@ func TestCall_FrozenRedisIsBoundedAndResolves(t *testing.T) {
 		t.Errorf("%d goroutines while Redis stands still, %d before", now, during)
 	}
 	time.Sleep(frozen - time.Since(froze))
-	if err := s.Stack.Redis().Signal(syscall.SIGCONT); err != nil {
+	if err := s.Servers().Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
 	thawed := time.Now()
@@ -99,7 +101,7 @@ func TestCall_FrozenRedisIsBoundedAndResolves(t *testing.T) {
 	t.Logf("the first order %v after the thaw", first.Sub(thawed))
 	awaitReady(t, s.Engine)
 	l.settle(t)
-	wantFold(t, s, 0, from)
+	wantFold(t, s, from)
 	s.Written()
 }
 
@@ -108,7 +110,7 @@ func TestCall_CallersOfAFrozenRedisLeaveNoGoroutines(t *testing.T) {
 	user, product := s.User(1000), s.Product(1, 1000)
 	mustPlace(t, s.Engine, user, "one", lines(product, 1))
 	before := runtime.NumGoroutine()
-	if err := s.Stack.Redis().Signal(syscall.SIGSTOP); err != nil {
+	if err := s.Servers().Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	var group sync.WaitGroup
@@ -122,11 +124,11 @@ func TestCall_CallersOfAFrozenRedisLeaveNoGoroutines(t *testing.T) {
 		})
 	}
 	group.Wait()
-	if err := s.Stack.Redis().Signal(syscall.SIGCONT); err != nil {
+	if err := s.Servers().Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
 	awaitReady(t, s.Engine)
-	await(t, "an empty queue", func() bool { return s.Engine.Queued(0) == 0 })
+	await(t, "an empty queue", func() bool { return s.Engine.Queued(s.Engine.Keys().OfUser(user)) == 0 })
 	await(t, "no more goroutines than before", func() bool { return runtime.NumGoroutine() <= before+20 })
 	placed := int64(1)
 	for i := range 300 {
@@ -140,7 +142,7 @@ func TestCall_CallersOfAFrozenRedisLeaveNoGoroutines(t *testing.T) {
 }
 
 func TestDoor_CallOfAnotherEpochChangesNothing(t *testing.T) {
-	s := common.open(t)
+	s := single.open(t)
 	e := s.Engine
 	user, product := s.User(100), s.Product(1, 100)
 	from := position(t, e, 0)
@@ -168,15 +170,16 @@ func TestDoor_ShutByHandSellsNothingUntilRepaired(t *testing.T) {
 	s := common.open(t)
 	e, ctx := s.Engine, context.Background()
 	user, product := s.User(100), s.Product(1, 100)
-	from := position(t, e, 0)
+	p := e.Keys().OfUser(user)
+	from := position(t, e, p)
 	// Together, so that the keeper cannot open the door in between.
 	op := e.PlaceOp(engine.PlaceRequest{UserID: user, Key: "shut", Lines: lines(product, 1)})
-	if err := s.Redis.HSet(ctx, e.Keys().Meta(0), "open", 0).Err(); err != nil {
+	if err := s.Redis.HSet(ctx, e.Keys().Meta(p), "open", 0).Err(); err != nil {
 		t.Fatal(err)
 	}
 	got := e.Send(from.Epoch, op)[0]
 	wantErr(t, "order before a shut door", got.Err, engine.ErrUnavailable)
-	await(t, "a repair", func() bool { return e.KnownEpoch(0) > from.Epoch })
+	await(t, "a repair", func() bool { return e.KnownEpoch(p) > from.Epoch })
 	wantStock(t, e, product, 100)
 	wantBalance(t, e, user, 100)
 	order, replayed, err := e.Place(ctx, engine.PlaceRequest{UserID: user, Key: "shut", Lines: lines(product, 1)})
@@ -185,7 +188,7 @@ func TestDoor_ShutByHandSellsNothingUntilRepaired(t *testing.T) {
 	}
 	got = e.Send(from.Epoch, e.PlaceOp(engine.PlaceRequest{UserID: user, Key: "old", Lines: lines(product, 1)}))[0]
 	wantErr(t, "order in the epoch before the repair", got.Err, engine.ErrUnavailable)
-	if events := eventsOf(t, entriesAfter(t, s, 0, from)); len(events) != 1 {
+	if events := eventsOf(t, entriesAfter(t, s, p, from)); len(events) != 1 {
 		t.Errorf("%d events, want 1", len(events))
 	}
 	s.Written()
@@ -201,8 +204,9 @@ func TestDoor_TwoEnginesGoOnAfterARepair(t *testing.T) {
 		}
 	}()
 	user, product := s.User(100), s.Product(1, 100)
-	epoch := s.Engine.KnownEpoch(0)
-	if err := s.Redis.HSet(ctx, s.Engine.Keys().Meta(0), "open", 0).Err(); err != nil {
+	p := s.Engine.Keys().OfUser(user)
+	epoch := s.Engine.KnownEpoch(p)
+	if err := s.Redis.HSet(ctx, s.Engine.Keys().Meta(p), "open", 0).Err(); err != nil {
 		t.Fatal(err)
 	}
 	for i, e := range []*engine.Engine{s.Engine, other.Engine} {
@@ -213,8 +217,8 @@ func TestDoor_TwoEnginesGoOnAfterARepair(t *testing.T) {
 			}
 			return err == nil
 		})
-		if e.KnownEpoch(0) <= epoch {
-			t.Errorf("engine %d sells in epoch %d", i, e.KnownEpoch(0))
+		if e.KnownEpoch(p) <= epoch {
+			t.Errorf("engine %d sells in epoch %d", i, e.KnownEpoch(p))
 		}
 	}
 	wantStock(t, s.Engine, product, 98)
@@ -223,7 +227,7 @@ func TestDoor_TwoEnginesGoOnAfterARepair(t *testing.T) {
 
 func TestCall_ScriptFlushUnderLoadCostsNoError(t *testing.T) {
 	s := common.open(t)
-	e, ctx, from := s.Engine, context.Background(), position(t, s.Engine, 0)
+	e, ctx, from := s.Engine, context.Background(), positions(t, s.Engine)
 	product := s.Product(1, 1_000_000)
 	users := []int64{s.User(1_000_000), s.User(1_000_000), s.User(1_000_000), s.User(1_000_000)}
 	stop, flushes := make(chan struct{}), 0
@@ -269,7 +273,7 @@ func TestCall_ScriptFlushUnderLoadCostsNoError(t *testing.T) {
 		t.Errorf("only %d flushes", flushes)
 	}
 	wantStock(t, e, product, 1_000_000)
-	wantFold(t, s, 0, from)
+	wantFold(t, s, from)
 }
 
 func TestCall_FullRedisRefusesAndChangesNothing(t *testing.T) {
@@ -278,14 +282,17 @@ func TestCall_FullRedisRefusesAndChangesNothing(t *testing.T) {
 	user, product := s.User(1000), s.Product(1, 100)
 	mustPlace(t, e, user, "before", lines(product, 1))
 	was := engine.Memory(ctx, s.Redis)
-	if err := s.Redis.ConfigSet(ctx, "maxmemory", "1mb").Err(); err != nil {
-		t.Fatal(err)
+	limit := func(memory string) {
+		t.Helper()
+		err := s.EachRedis(ctx, func(ctx context.Context, c *redis.Client) error { return c.ConfigSet(ctx, "maxmemory", memory).Err() })
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
+	limit("1mb")
 	_, _, placeErr := e.Place(ctx, engine.PlaceRequest{UserID: user, Key: "full", Lines: lines(product, 1)})
 	_, _, chargeErr := e.Charge(ctx, engine.ChargeRequest{UserID: user, Amount: 1, Key: "full too"})
-	if err := s.Redis.ConfigSet(ctx, "maxmemory", strconv.FormatInt(was, 10)).Err(); err != nil {
-		t.Fatal(err)
-	}
+	limit(strconv.FormatInt(was, 10))
 	wantErr(t, "order of a full Redis", placeErr, engine.ErrUnavailable)
 	wantErr(t, "charge of a full Redis", chargeErr, engine.ErrUnavailable)
 	awaitReady(t, e)

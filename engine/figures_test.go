@@ -50,7 +50,7 @@ func TestFigures_AtTheirLimitsAreExactEverywhere(t *testing.T) {
 
 	t.Run("the largest balance pays the largest order", func(t *testing.T) {
 		user, first := engine.IDMax-below, engine.IDMax-9-below
-		from := position(t, e, 0)
+		from := positions(t, e)
 		enroll(t, s, user, engine.BalanceMax)
 		wantText(t, s, k.Balance(0, user), "100000000000000")
 		var l []engine.Line
@@ -65,14 +65,14 @@ func TestFigures_AtTheirLimitsAreExactEverywhere(t *testing.T) {
 		}
 		wantText(t, s, k.Balance(0, user), "0")
 		wantText(t, s, k.Stock(0, first+9), "999990000")
-		if sold := soldOf(t, s, 0, first+9); sold != engine.QuantityMax {
+		if sold := soldOf(t, s, first+9); sold != engine.QuantityMax {
 			t.Errorf("%d units of the largest product id sold", sold)
 		}
 		stored, err := e.Order(ctx, order.ID, user)
 		if err != nil || describe(stored) != describe(order) {
 			t.Errorf("stored as %s, %v", describe(stored), err)
 		}
-		events := eventsOf(t, entriesAfter(t, s, 0, from))
+		events := changesAfter(t, s, from)
 		ev := events[len(events)-1]
 		if ev.UserID != user || ev.RefID != order.ID || ev.Order.Total != engine.BalanceMax || ev.Balance != 0 ||
 			describe(ev.Order) != describe(order) || !slices.Equal(linesOf(&ev.Order), l) || ev.StocksAfter[9] != engine.StockMax-engine.QuantityMax {
@@ -81,7 +81,7 @@ func TestFigures_AtTheirLimitsAreExactEverywhere(t *testing.T) {
 		if events[0].Kind != engine.Credited || events[0].Amount != engine.BalanceMax || events[0].Balance != engine.BalanceMax {
 			t.Errorf("event %+v", events[0])
 		}
-		wantFold(t, s, 0, from)
+		wantFold(t, s, from)
 	})
 
 	t.Run("an order dearer than any balance is refused with exact figures", func(t *testing.T) {
@@ -158,7 +158,7 @@ func TestLimits_OfBalanceAndStockRefuseAndChangeNothing(t *testing.T) {
 	s := common.open(t)
 	e, k, ctx := s.Engine, s.Engine.Keys(), context.Background()
 	user, product := s.User(engine.BalanceMax-5), s.Product(1, engine.StockMax-5)
-	from := position(t, e, 0)
+	from := positions(t, e)
 	restock := func(delta int64, key string) error {
 		_, _, err := e.Restock(ctx, engine.RestockRequest{ProductID: product, Delta: delta, Key: fmt.Sprintf("%s of %d", key, product)})
 		return err
@@ -168,16 +168,16 @@ func TestLimits_OfBalanceAndStockRefuseAndChangeNothing(t *testing.T) {
 	wantRefusal(t, "restock beyond the limit", restock(6, "a"), engine.Refusal{Reason: engine.ErrStockLimit, Left: engine.StockMax - 5})
 	wantRefusal(t, "write-off beyond nothing", restock(-engine.StockMax, "a"),
 		engine.Refusal{Reason: engine.ErrOutOfStock, ProductID: product, Left: engine.StockMax - 5})
-	if now := position(t, e, 0); now != from {
-		t.Errorf("refusals moved the events from %v to %v", from, now)
+	if events := changesAfter(t, s, from); len(events) != 0 {
+		t.Errorf("refusals have events: %+v", events)
 	}
 	// The keys were not used up.
 	mustCharge(t, e, user, 5, "a")
 	if err := restock(5, "a"); err != nil {
 		t.Error(err)
 	}
-	wantText(t, s, k.Balance(0, user), "100000000000000")
-	wantText(t, s, k.Stock(0, product), "1000000000")
+	wantText(t, s, k.Balance(k.OfUser(user), user), "100000000000000")
+	wantStock(t, e, product, engine.StockMax)
 	_, _, err = e.Charge(ctx, engine.ChargeRequest{UserID: user, Amount: engine.BalanceMax, Key: "b"})
 	wantRefusal(t, "the largest charge on the largest balance", err, engine.Refusal{Reason: engine.ErrBalanceLimit, Balance: engine.BalanceMax})
 	if err := restock(-engine.StockMax, "b"); err != nil {
@@ -190,7 +190,7 @@ func TestRequest_OutOfRangeIsInvalidAndNeverSent(t *testing.T) {
 	s := common.open(t)
 	e, ctx := s.Engine, context.Background()
 	user, product := s.User(1000), s.Product(1, 100_000)
-	from := position(t, e, 0)
+	from := positions(t, e)
 	many := func(n int64) (l []engine.Line) {
 		for i := range n {
 			l = append(l, engine.Line{ProductID: product + i, Quantity: 1})
@@ -232,8 +232,8 @@ func TestRequest_OutOfRangeIsInvalidAndNeverSent(t *testing.T) {
 	wantErr(t, "a user beyond 2^53", err, engine.ErrUserNotFound)
 	_, _, err = e.Place(ctx, engine.PlaceRequest{UserID: user, Key: "k", Lines: lines(math.MaxInt64, 1)})
 	wantErr(t, "a product beyond 2^53", err, engine.ErrProductNotFound)
-	if now := position(t, e, 0); now != from {
-		t.Errorf("events moved from %v to %v", from, now)
+	if events := changesAfter(t, s, from); len(events) != 0 {
+		t.Errorf("what is invalid has events: %+v", events)
 	}
 	// Merged before any cap: as many entries as are allowed, of one product.
 	order := mustPlace(t, e, user, "merged", slices.Repeat(lines(product, 1), 500))
@@ -246,7 +246,7 @@ func TestRequest_OutOfRangeIsInvalidAndNeverSent(t *testing.T) {
 func TestCall_WithMoreKeysThanLuaUnpacks(t *testing.T) {
 	s := bare.open(t)
 	registry := prometheus.NewRegistry()
-	e, from := furtherEngine(t, s, engine.Config{Metrics: registry}), position(t, s.Engine, 0)
+	e, from := furtherEngine(t, s, engine.Config{Metrics: registry}), positions(t, s.Engine)
 	epoch := s.Engine.KnownEpoch(0)
 	first := 100_000*figureRuns + 1
 	user := first
@@ -279,5 +279,5 @@ func TestCall_WithMoreKeysThanLuaUnpacks(t *testing.T) {
 	wantBalance(t, s.Engine, user, 1_000_000-3*products)
 	wantStock(t, s.Engine, first, 7)
 	wantStock(t, s.Engine, first+products-1, 7)
-	wantFold(t, s, 0, from)
+	wantFold(t, s, from)
 }

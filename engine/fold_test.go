@@ -14,15 +14,23 @@ import (
 	"stampede/engine"
 )
 
-// wantFold checks that what a repair would write for the events behind a position is what Redis holds, key by key:
-// balances, stocks, orders, carts, holds, idempotency records and, for products listed behind the position, units sold
-// a minute and in the window.
-func wantFold(t rapid.TB, s *shoptest.Shop, partition int, after engine.Position) {
+// wantFold checks that what a repair would write for the events of all partitions behind their positions is what Redis
+// holds, key by key: balances, stocks, orders, carts, holds, idempotency records and, for products listed behind the
+// position, units sold a minute and in the window.
+func wantFold(t rapid.TB, s *shoptest.Shop, after []engine.Position) {
 	t.Helper()
-	ctx := context.Background()
-	if err := s.Engine.Roll(ctx, partition); err != nil {
-		t.Fatal(err)
+	for p, at := range after {
+		if err := s.Engine.Roll(context.Background(), p); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "a moment in which nothing comes from other partitions", func() bool { return foldEquals(t, s, p, at) })
 	}
+}
+
+// foldEquals compares a partition, unless further events come meanwhile.
+func foldEquals(t rapid.TB, s *shoptest.Shop, partition int, after engine.Position) bool {
+	t.Helper()
+	ctx, end := context.Background(), position(t, s.Engine, partition)
 	entries := entriesAfter(t, s, partition, after)
 	assignments, err := s.Engine.Fold(partition, entries, false)
 	if err != nil {
@@ -38,7 +46,11 @@ func wantFold(t rapid.TB, s *shoptest.Shop, partition int, after engine.Position
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		t.Fatal(err)
 	}
+	if position(t, s.Engine, partition) != end {
+		return false
+	}
 	f.compare(t)
+	return true
 }
 
 // foldCheck compares what assignments say with what Redis holds.

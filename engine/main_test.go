@@ -67,12 +67,15 @@ func isSet(name string) (set bool) {
 // Shops that tests share. Each starts with the first test that asks for it and ends with the package; each test takes
 // users and products of its own.
 var (
-	common  packageShop                                        // for what injects no fault, or none that lasts
-	bare    = packageShop{config: shop.Config{NoWriter: true}} // users and products need not stand in Postgres
-	clocked packageShop                                        // its clock is turned, there and back
-	// Its clock is turned forward, by days.
-	turned = packageShop{config: shop.Config{NoWriter: true, Hold: turnedHold, RefundWindow: turnedRefund}}
+	common packageShop                                       // for what injects no fault, or none that lasts
+	single = packageShop{config: shop.Config{Partitions: 1}} // the same, for what looks at one call of one partition
 	wide   = packageShop{config: shop.Config{Partitions: wideness}}
+	// Its clock is turned, there and back. The minute that it follows is a partition's own.
+	clocked = packageShop{config: shop.Config{Partitions: 1}}
+	// Users and products need not stand in Postgres. Nothing could be lent without a writer.
+	bare = packageShop{config: shop.Config{NoWriter: true, Partitions: 1}}
+	// Its clock is turned forward, by days, and no writer lets go what is old then.
+	turned = packageShop{config: shop.Config{NoWriter: true, Partitions: 1, Hold: turnedHold, RefundWindow: turnedRefund}}
 )
 
 const (
@@ -98,6 +101,9 @@ type packageShop struct {
 
 func (p *packageShop) open(t *testing.T) *shoptest.Shop {
 	t.Helper()
+	if p == &single && shoptest.OnePartition() {
+		p = &common // it is the same
+	}
 	p.test = t
 	p.start.Do(func() {
 		p.config.Log = slog.New(slog.NewTextHandler(p.Output(), nil))
@@ -112,7 +118,7 @@ func (p *packageShop) open(t *testing.T) *shoptest.Shop {
 func closeShops() {
 	var all sync.WaitGroup
 	for _, p := range []*packageLife{
-		&common.packageLife, &bare.packageLife, &clocked.packageLife, &turned.packageLife, &wide.packageLife, &lab.packageLife,
+		&common.packageLife, &single.packageLife, &bare.packageLife, &clocked.packageLife, &turned.packageLife, &wide.packageLife, &lab.packageLife,
 	} {
 		p.test = nil
 		all.Go(func() {
@@ -244,6 +250,10 @@ func wantBalance(t rapid.TB, e *engine.Engine, user, want int64) {
 func wantStock(t rapid.TB, e *engine.Engine, product, want int64) {
 	t.Helper()
 	got, err := e.Product(context.Background(), product)
+	// Units that are under way between partitions are not counted.
+	for end := time.Now().Add(patience); e.Keys().Partitions() > 1 && got.Stock != want && time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+		got, err = e.Product(context.Background(), product)
+	}
 	if err != nil || got.Stock != want {
 		t.Fatalf("stock of product %d: %d (%v), want %d", product, got.Stock, err, want)
 	}
@@ -257,6 +267,29 @@ func position(t rapid.TB, e *engine.Engine, partition int) engine.Position {
 		t.Fatal(err)
 	}
 	return v.Position
+}
+
+// positions are where the events of all partitions end now.
+func positions(t rapid.TB, e *engine.Engine) []engine.Position {
+	t.Helper()
+	all := make([]engine.Position, e.Keys().Partitions())
+	for p := range all {
+		all[p] = position(t, e, p)
+	}
+	return all
+}
+
+// changesAfter are the events of all partitions behind their positions, but for those of units that went from one to another.
+func changesAfter(t rapid.TB, s *shoptest.Shop, after []engine.Position) (all []engine.Event) {
+	t.Helper()
+	for p, at := range after {
+		for _, ev := range eventsOf(t, entriesAfter(t, s, p, at)) {
+			if ev.Kind != engine.Moved {
+				all = append(all, ev)
+			}
+		}
+	}
+	return all
 }
 
 // entriesAfter reads a partition's stream behind a position and makes sure that its events are dense.
@@ -306,14 +339,16 @@ func eventsOf(t rapid.TB, entries []engine.Entry) []engine.Event {
 
 var packageStart = time.Now()
 
-// soldOf adds up the units of a product over all minutes of this package's tests.
-func soldOf(t rapid.TB, s *shoptest.Shop, partition int, product int64) int64 {
+// soldOf adds up the units of a product over all partitions and all minutes of this package's tests.
+func soldOf(t rapid.TB, s *shoptest.Shop, product int64) int64 {
 	t.Helper()
 	ctx, field := context.Background(), strconv.FormatInt(product, 10)
 	pipe := s.Redis.Pipeline()
 	var minutes []*redis.StringCmd
-	for at := packageStart.Unix()/60 - 1; at <= time.Now().Unix()/60+1; at++ {
-		minutes = append(minutes, pipe.HGet(ctx, s.Engine.Keys().Sold(partition, at), field))
+	for p := range s.Engine.Keys().Partitions() {
+		for at := packageStart.Unix()/60 - 1; at <= time.Now().Unix()/60+1; at++ {
+			minutes = append(minutes, pipe.HGet(ctx, s.Engine.Keys().Sold(p, at), field))
+		}
 	}
 	_, _ = pipe.Exec(ctx) // each answer is looked at below
 	var units int64

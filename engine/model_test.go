@@ -268,7 +268,7 @@ func TestShop_AnswersAsItsModelDoes(t *testing.T) {
 	met := map[string]int{}
 	rapid.Check(t, func(t *rapid.T) {
 		g := newGame(t, s, met)
-		from := position(t, s.Engine, 0)
+		from := positions(t, s.Engine)
 		g.createUser(t)
 		g.createProduct(t)
 		g.createProduct(t)
@@ -287,7 +287,7 @@ func TestShop_AnswersAsItsModelDoes(t *testing.T) {
 			"order cart": g.orderCart, "order cart again": g.orderCart, "top": g.top,
 		})
 		g.finish(t)
-		wantFold(t, s, 0, from)
+		wantFold(t, s, from)
 		if t.Failed() {
 			t.FailNow()
 		}

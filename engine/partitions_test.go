@@ -12,10 +12,7 @@ import (
 func TestPartitions_KeepUsersApartAndTheirBooksWhole(t *testing.T) {
 	s := wide.open(t)
 	e, k, ctx := s.Engine, s.Engine.Keys(), context.Background()
-	var from [wideness]engine.Position
-	for p := range wideness {
-		from[p] = position(t, e, p)
-	}
+	from := positions(t, e)
 	product := s.Product(2, 1000)
 	users := map[int]int64{} // one in each partition
 	for len(users) < wideness {
@@ -46,9 +43,7 @@ func TestPartitions_KeepUsersApartAndTheirBooksWhole(t *testing.T) {
 	if err != nil || replayed || stock != 1000-bought+5 {
 		t.Errorf("restock: %d, %t, %v", stock, replayed, err)
 	}
-	for p := range wideness {
-		wantFold(t, s, p, from[p])
-	}
+	wantFold(t, s, from)
 	s.Written()
 }
 

@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"fmt"
 	"net/url"
 	"strings"
 	"syscall"
@@ -60,7 +61,7 @@ func TestPing_SaysWhatToDoAndNoSecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stranger, err := engine.New(engine.Config{Redis: client, Partitions: 1, Node: nodeOfTests})
+	stranger, err := engine.New(engine.Config{Redis: client, Partitions: s.Engine.Keys().Partitions(), Node: nodeOfTests})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,18 +86,18 @@ func TestPing_SaysWhatToDoAndNoSecret(t *testing.T) {
 		t.Errorf("a Redis that is well: %v", err)
 	}
 	want("a wrong password", stranger, patience, "WRONGPASS", "are user and password of the Redis URL right?")
-	if err := s.Stack.Redis().Signal(syscall.SIGSTOP); err != nil {
+	if err := s.Servers().Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	want("frozen", s.Engine, 200*time.Millisecond, "does not answer in time", "frozen")
-	if err := s.Stack.Redis().Signal(syscall.SIGCONT); err != nil {
+	if err := s.Servers().Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Stack.Redis().HaltNow(within(t, patience)); err != nil {
+	if err := s.Servers().HaltNow(within(t, patience)); err != nil {
 		t.Fatal(err)
 	}
 	want("dead", s.Engine, patience, "cannot be reached", "start it")
-	if err := s.Stack.Redis().Resume(within(t, patience)); err != nil {
+	if err := s.Servers().Resume(within(t, patience)); err != nil {
 		t.Fatal(err)
 	}
 	await(t, "an answer", func() bool { return s.Engine.Ping(within(t, patience)) == nil })
@@ -117,7 +118,8 @@ func TestMetrics_CountWhatTheQueueRefuses(t *testing.T) {
 			}
 		}
 	}
-	const full, late = "stampede_queue_refusals_total partition=0 reason=full", "stampede_queue_refusals_total partition=0 reason=late"
+	of := fmt.Sprint(" partition=", e.Keys().OfUser(user))
+	full, late := "stampede_queue_refusals_total"+of+" reason=full", "stampede_queue_refusals_total"+of+" reason=late"
 	waits := e.ChargeOp(engine.ChargeRequest{UserID: user, Amount: 1, Key: "waits"})
 	if err := e.Enqueue(waits); err != nil {
 		t.Fatal(err)
@@ -127,7 +129,7 @@ func TestMetrics_CountWhatTheQueueRefuses(t *testing.T) {
 		wantErr(t, "a charge beyond a full queue", err, engine.ErrOverloaded)
 	}
 	wantFigures(map[string]float64{
-		full: 3, late: 0, "stampede_queue_operations partition=0": 1, "stampede_queue_operations_max partition=0": 1,
+		full: 3, late: 0, "stampede_queue_operations" + of: 1, "stampede_queue_operations_max" + of: 1,
 	})
 	time.Sleep(timeout) // its deadline
 	e.Start()
@@ -136,6 +138,6 @@ func TestMetrics_CountWhatTheQueueRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantErr(t, "an operation past its deadline", outcome.Err, engine.ErrOverloaded)
-	wantFigures(map[string]float64{full: 3, late: 1, "stampede_queue_operations partition=0": 0})
+	wantFigures(map[string]float64{full: 3, late: 1, "stampede_queue_operations" + of: 0})
 	wantBalance(t, s.Engine, user, 0)
 }

@@ -32,7 +32,7 @@ func furtherEngine(t *testing.T, s *shoptest.Shop, c engine.Config) *engine.Engi
 		t.Fatal(err)
 	}
 	c.Redis, c.Partitions, c.Node = client, s.Engine.Keys().Partitions(), nodeOfTests
-	c.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	c.Log, c.Durable = slog.New(slog.NewTextHandler(t.Output(), nil)), s.Books.Durable
 	e, err := engine.New(c)
 	if err != nil {
 		t.Fatal(err)
@@ -47,13 +47,13 @@ func furtherEngine(t *testing.T, s *shoptest.Shop, c engine.Config) *engine.Engi
 
 func freeze(t *testing.T, s *shoptest.Shop) (thaw func()) {
 	t.Helper()
-	if err := s.Stack.Redis().Signal(syscall.SIGSTOP); err != nil {
+	if err := s.Servers().Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	var once sync.Once
 	thaw = func() {
 		once.Do(func() {
-			if err := s.Stack.Redis().Signal(syscall.SIGCONT); err != nil {
+			if err := s.Servers().Signal(syscall.SIGCONT); err != nil {
 				t.Error(err)
 			}
 		})
@@ -124,7 +124,7 @@ func TestQueue_ExpiredWhileAnotherKindWasSentIsDroppedToo(t *testing.T) {
 // A batch whose script fails is sent one by one. When Redis stops answering in the middle of that, the rest must not
 // wait for one timeout each.
 func TestCall_FrozenWhileSentOneByOneIsBounded(t *testing.T) {
-	s := common.open(t)
+	s := single.open(t)
 	const timeout, operations = 300 * time.Millisecond, 250
 	registry := prometheus.NewRegistry()
 	e := furtherEngine(t, s, engine.Config{Workers: 1, OperationTimeout: timeout, Metrics: registry})
@@ -188,7 +188,7 @@ func TestQueue_FullRefusesAtOnceAndChangesNothing(t *testing.T) {
 			}
 		})
 	}
-	await(t, "a full queue", func() bool { return e.Queued(0) == 3 })
+	await(t, "a full queue", func() bool { return e.Queued(e.Keys().OfUser(user)) == 3 })
 	// Not at once would be never: nobody takes anything.
 	_, _, err := e.Place(within(t, time.Second), engine.PlaceRequest{UserID: user, Key: "one too many", Lines: lines(product, 1)})
 	wantErr(t, "order for a full queue", err, engine.ErrOverloaded)

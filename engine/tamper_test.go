@@ -18,7 +18,7 @@ func soldKeys(s *shoptest.Shop) []string {
 }
 
 func TestCall_ScriptThatFailsForOneOrderSparesItsNeighbours(t *testing.T) {
-	s := common.open(t)
+	s := single.open(t)
 	e, ctx := s.Engine, context.Background()
 	user, good, bad := s.User(1000), s.Product(1, 100), s.Product(1, 100)
 	taken := mustPlace(t, e, user, "before", lines(good, 1))
@@ -61,7 +61,7 @@ func TestCall_ScriptThatFailsForOneOrderSparesItsNeighbours(t *testing.T) {
 }
 
 func TestCall_ScriptThatFailsForOneChargeOrRestockSparesItsNeighbours(t *testing.T) {
-	s := common.open(t)
+	s := single.open(t)
 	e, ctx := s.Engine, context.Background()
 	epoch := e.KnownEpoch(0)
 	// A record with the right fingerprint, and then bytes that msgpack does not know, or none.
@@ -102,7 +102,7 @@ func TestCall_ScriptThatFailsForOneChargeOrRestockSparesItsNeighbours(t *testing
 }
 
 func TestCall_KeyOfAnotherTypeFailsBeforeAnythingChanges(t *testing.T) {
-	s := common.open(t)
+	s := single.open(t)
 	e, ctx := s.Engine, context.Background()
 	user, product := s.User(1000), s.Product(1, 100)
 	from := position(t, e, 0)
@@ -152,14 +152,14 @@ func TestPlace_ReplayOfAnOrderThatIsGone(t *testing.T) {
 	}
 	_, _, err := replay(bare.open(t))
 	wantErr(t, "replay of an order that is in no books", err, engine.ErrCorrupt)
-	was, is, err := replay(common.open(t))
+	was, is, err := replay(single.open(t))
 	if err != nil || describe(is) != describe(was) {
 		t.Errorf("replay of an order that the books hold: %s, %v, want %s", describe(is), err, describe(was))
 	}
 }
 
 func TestCall_CatalogueRecordOfAnotherTypeSparesTheOtherOrders(t *testing.T) {
-	s := common.open(t)
+	s := single.open(t)
 	e, ctx := s.Engine, context.Background()
 	user, good, bad := s.User(1000), s.Product(1, 100), s.Product(1, 100)
 	key := e.Keys().Catalogue(0, bad)

@@ -41,13 +41,20 @@ func (e *Engine) lend(ctx context.Context, product int64, from, to int, most int
 }
 
 // arrive credits a transfer once its debit is durable, and returns a position of the receiver's events that covers the credit.
+// Units that are to stay do so for longer by the time that this took: those of the buyer's other products take as long to come.
 func (e *Engine) arrive(ctx context.Context, t transfer, stay time.Duration) (Position, error) {
+	begun := time.Now()
 	if err := e.durable(ctx, t.from, t.id); err != nil {
 		return Position{}, err
 	}
+	if stay > 0 {
+		stay += time.Since(begun)
+	}
 	op := &creditOp{product: t.product, sender: t.from, id: t.id, units: t.units, stayMS: stay.Milliseconds()}
-	err := e.partitions[t.to].queue.do(ctx, creditKind, op, 1)
-	return op.at, err
+	if err := e.partitions[t.to].queue.do(ctx, creditKind, op, 1); err != nil {
+		return Position{}, err // the worker may still write into it
+	}
+	return op.at, nil
 }
 
 // settle closes a transfer once its credit is durable.

@@ -170,14 +170,15 @@ func TestReplay_OfAllEventsBuildsTheSameRedis(t *testing.T) {
 func TestRepair_IsRefusedWhileTheDoorStandsOpen(t *testing.T) {
 	s := common.open(t)
 	user := s.User(100)
-	from := position(t, s.Engine, 0)
+	p := s.Engine.Keys().OfUser(user)
+	from := position(t, s.Engine, p)
 	mustCharge(t, s.Engine, user, 5, "charge")
-	before := look(t, s.Engine, 0)
-	entries := entriesAfter(t, s, 0, from)
-	if done, err := s.Engine.Replay(context.Background(), 0, "repair", before.Position, entries, 0, nil); err != nil || done {
+	before := look(t, s.Engine, p)
+	entries := entriesAfter(t, s, p, from)
+	if done, err := s.Engine.Replay(context.Background(), p, "repair", before.Position, entries, 0, nil); err != nil || done {
 		t.Errorf("replayed under the feet of buyers: %t, %v", done, err)
 	}
-	if after := look(t, s.Engine, 0); after.Position != before.Position || !after.Standing || after.Bytes != before.Bytes {
+	if after := look(t, s.Engine, p); after.Position != before.Position || !after.Standing || after.Bytes != before.Bytes {
 		t.Errorf("%+v, was %+v", after, before)
 	}
 	wantBalance(t, s.Engine, user, 105)

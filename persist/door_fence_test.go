@@ -148,7 +148,7 @@ func TestFence_RedisThatWentAstrayIsNotRepaired(t *testing.T) {
 // restartShut kills Redis and has it come back.
 func restartShut(t *testing.T, s *shoptest.Shop) {
 	t.Helper()
-	if err := errors.Join(s.Stack.Redis().HaltNow(t.Context()), s.Stack.Redis().Resume(t.Context())); err != nil {
+	if err := s.Servers().Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -134,7 +134,7 @@ func TestDoor_RedisKilledDuringItsRepair(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	kill := func() {
 		t.Helper()
-		if err := s.Stack.Redis().HaltNow(t.Context()); err != nil {
+		if err := s.Servers().HaltNow(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -144,14 +144,14 @@ func TestDoor_RedisKilledDuringItsRepair(t *testing.T) {
 		kill()
 		cutTail(t, s, int64(random.IntN(900)))
 		for range 2 {
-			if err := s.Stack.Redis().Resume(t.Context()); err != nil {
+			if err := s.Servers().Resume(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			s.Engine.CheckDoors(t.Context()) //nolint:errcheck // it wakes the keeper
 			time.Sleep(time.Duration(random.IntN(12_000)) * time.Microsecond)
 			kill()
 		}
-		if err := s.Stack.Redis().Resume(t.Context()); err != nil {
+		if err := s.Servers().Resume(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		awaitOpen(t, s)
@@ -178,7 +178,7 @@ func TestDoor_StaysShutWhilePostgresIsDown(t *testing.T) {
 	for n := range 3 {
 		order := place(t, s, user, fmt.Sprint(n), line(product, 1))
 		s.Written()
-		if err := s.Stack.Redis().HaltNow(t.Context()); err != nil {
+		if err := s.Servers().HaltNow(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		cutTail(t, s, 900)
@@ -190,7 +190,7 @@ func TestDoor_StaysShutWhilePostgresIsDown(t *testing.T) {
 				return s.Stack.Postgres().HaltNow(t.Context())
 			}
 		}
-		resume := func() error { return s.Stack.Redis().Resume(t.Context()) }
+		resume := func() error { return s.Servers().Resume(t.Context()) }
 		steps := []func() error{before, resume}
 		if n > 0 {
 			steps = []func() error{resume, before}

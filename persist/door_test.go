@@ -152,11 +152,11 @@ func TestDoor_RestartWithoutLossStartsAnEpochAndLosesNothing(t *testing.T) {
 // restart kills Redis and waits until its door is open again.
 func restart(t *testing.T, s *shoptest.Shop, between func()) {
 	t.Helper()
-	if err := s.Stack.Redis().HaltNow(t.Context()); err != nil {
+	if err := s.Servers().HaltNow(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	between()
-	if err := s.Stack.Redis().Resume(t.Context()); err != nil {
+	if err := s.Servers().Resume(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	awaitOpen(t, s)
@@ -304,7 +304,7 @@ func TestDoor_RepairsThatDieLeaveNothingBroken(t *testing.T) {
 	random := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
 	for n := range 12 {
 		place(t, s, user, fmt.Sprint(n), line(product, 1))
-		if err := s.Stack.Redis().HaltNow(t.Context()); err != nil {
+		if err := s.Servers().HaltNow(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if random.IntN(2) == 0 {
@@ -323,7 +323,7 @@ func TestDoor_RepairsThatDieLeaveNothingBroken(t *testing.T) {
 				}
 			})
 		}
-		if err := s.Stack.Redis().Resume(t.Context()); err != nil {
+		if err := s.Servers().Resume(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Duration(random.IntN(40)) * time.Millisecond)

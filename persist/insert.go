@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -136,10 +138,11 @@ func columnsOf(carts map[int64]cart) *cartColumns {
 	return c
 }
 
+// keysAndValues are in the order of the keys, in which all who change several rows lock them.
 func keysAndValues(m map[int64]int64) []any {
-	keys, values := make([]int64, 0, len(m)), make([]int64, 0, len(m))
-	for k, v := range m {
-		keys, values = append(keys, k), append(values, v)
+	keys, values := slices.Sorted(maps.Keys(m)), make([]int64, len(m))
+	for i, k := range keys {
+		values[i] = m[k]
 	}
 	return []any{keys, values}
 }

@@ -219,7 +219,7 @@ func TestLayout_AProcessOfBeforeStaysShut(t *testing.T) {
 	s, _ := start(t, shop.Config{Partitions: 2, Hold: time.Hour})
 	users, product := s.Users(8, 1000), s.Product(3, 1000)
 	s.Written()
-	if err := s.Redis.FlushAll(t.Context()).Err(); err != nil {
+	if err := s.EmptyRedis(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	c := servers(s)

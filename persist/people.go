@@ -171,7 +171,7 @@ func (b *Books) Sync(ctx context.Context) error {
 		return err
 	}
 	if len(users) > 0 {
-		if _, err := b.pool.Exec(ctx, "UPDATE users SET in_redis = true WHERE id = ANY($1)", users); err != nil {
+		if _, err := b.pool.Exec(ctx, markEnrolled, users); err != nil {
 			return unavailable("marking users", err)
 		}
 	}
@@ -182,6 +182,10 @@ func (b *Books) Sync(ctx context.Context) error {
 	}
 	return nil
 }
+
+// markEnrolled locks rows in the writers' order, which meet this statement on them.
+const markEnrolled = `WITH locked AS MATERIALIZED (SELECT id FROM users WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE)
+	UPDATE users u SET in_redis = true FROM locked WHERE u.id = locked.id`
 
 // markListed marks products at the version that was listed: one that has changed since is listed again. Rows are locked
 // in the writers' order, which meet this statement on them.

@@ -152,7 +152,7 @@ func TestRebuild_OfEmptiedTables(t *testing.T) {
 		stop()
 		s.Written()
 		s.Stop()
-		if err := errors.Join(s.Stack.Redis().HaltNow(t.Context()), s.Stack.Redis().Resume(t.Context())); err != nil {
+		if err := s.Servers().Restart(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		s.Reopen()

@@ -328,11 +328,11 @@ func TestReports_AnswerFromTheBooksAsTheyStand(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(s.Shop, 1, 2)
-	if err := s.Stack.Redis().HaltNow(t.Context()); err != nil {
+	if err := s.Servers().HaltNow(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	want(s.Shop, 1, 2)
-	if err := s.Stack.Redis().Resume(t.Context()); err != nil {
+	if err := s.Servers().Resume(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Engine.AwaitReady(t.Context()); err != nil {

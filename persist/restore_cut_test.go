@@ -112,7 +112,7 @@ func TestRestore_HalfOfOneSellsNothing(t *testing.T) {
 	user, product := s.User(1000), s.Product(1, 100)
 	s.Written()
 	before := holdings(t, s)
-	if err := s.Redis.FlushAll(t.Context()).Err(); err != nil { // under the running shop
+	if err := s.EmptyRedis(t.Context()); err != nil { // under the running shop
 		t.Fatal(err)
 	}
 	half(t, s)

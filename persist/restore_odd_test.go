@@ -72,7 +72,7 @@ func restoreRestarted(t *testing.T, s *shoptest.Shop, _ *pgx.Conn) {
 	before := holdings(t, s)
 	flush(t, s)
 	err := restoreUntil(t.Context(), s, func() {
-		if err := errors.Join(s.Stack.Redis().HaltNow(t.Context()), s.Stack.Redis().Resume(t.Context())); err != nil {
+		if err := s.Servers().Restart(t.Context()); err != nil {
 			t.Error(err)
 		}
 	})

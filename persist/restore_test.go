@@ -35,7 +35,7 @@ func restore(t testing.TB, s *shoptest.Shop) *persist.RestoreProgress {
 func flush(t testing.TB, s *shoptest.Shop) {
 	t.Helper()
 	s.Stop()
-	if err := s.Redis.FlushAll(t.Context()).Err(); err != nil {
+	if err := s.EmptyRedis(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -208,7 +208,7 @@ func TestSampler_RaisesNoFalseAlarm(t *testing.T) {
 	stop()
 	s.Written()
 	awaitSamples(t, registry, 2)
-	if err := s.Redis.FlushAll(t.Context()).Err(); err != nil {
+	if err := s.EmptyRedis(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	before := measured(t, registry, "stampede_audit_skipped_total")

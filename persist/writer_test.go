@@ -80,10 +80,10 @@ func TestWriter_StaleWriterCannotCommitPastARepair(t *testing.T) {
 	user, product := s.User(10_000), s.Product(1, 100)
 	s.Written()
 	before := number(t, conn, "SELECT fence FROM checkpoints")
-	if err := s.Stack.Redis().HaltNow(t.Context()); err != nil {
+	if err := s.Servers().HaltNow(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Stack.Redis().Resume(t.Context()); err != nil {
+	if err := s.Servers().Resume(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(20 * time.Second); number(t, conn, "SELECT fence FROM checkpoints") == before; time.Sleep(10 * time.Millisecond) {

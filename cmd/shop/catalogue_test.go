@@ -11,11 +11,13 @@ import (
 	"stampede/engine"
 )
 
-// A hundred thousand products are paged through by cursor, while some of them are sold: each comes once, in order, with the
-// stock of the moment at which its page was read.
+// A hundred thousand products, or where each stands in several partitions as many records, are paged through by cursor,
+// while some of them are sold: each comes once, in order, with the stock of the moment at which its page was read.
 func TestCatalogue_IsPagedThroughWhileItSells(t *testing.T) {
-	const products, page, stock = 100_000, 200, 7
+	const page = 200
 	s := shoptest.Start(t, stack.Options{}, shop.Config{NoWriter: true})
+	partitions := int64(s.Engine.Keys().Partitions())
+	products, stock := 100_000/partitions, 7*partitions // without a writer none is lent
 	list(t, s, products, stock)
 	buyer := buyerWith(t, s, 1_000_000)
 	seen, sold := int64(0), int64(0)
@@ -34,7 +36,7 @@ func TestCatalogue_IsPagedThroughWhileItSells(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i, p := range got {
-			want := int64(stock)
+			want := stock
 			if p.ID == sold {
 				want--
 			}
@@ -52,12 +54,8 @@ func TestCatalogue_IsPagedThroughWhileItSells(t *testing.T) {
 }
 
 // list puts products straight into Redis, as a repair does.
-func list(t *testing.T, s *shoptest.Shop, products int, stock int64) {
+func list(t *testing.T, s *shoptest.Shop, products, stock int64) {
 	t.Helper()
-	door, err := s.Engine.Look(t.Context(), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
 	listings := make([]engine.Listing, products)
 	for i := range listings {
 		id := int64(i) + 1
@@ -65,8 +63,14 @@ func list(t *testing.T, s *shoptest.Shop, products int, stock int64) {
 			ID: id, Name: fmt.Sprint("Thing ", id), Price: 1, Version: 1, CreatedAt: time.Now(),
 		}}
 	}
-	if err := s.Engine.ListBehind(0, door.Epoch, listings); err != nil {
-		t.Fatal(err)
+	for p := range s.Engine.Keys().Partitions() {
+		door, err := s.Engine.Look(t.Context(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Engine.ListBehind(p, door.Epoch, listings); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

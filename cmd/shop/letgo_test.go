@@ -39,7 +39,8 @@ type archive struct {
 // given back once.
 func TestRefund_OfAnOrderThatRedisHasLetGoHappensOnce(t *testing.T) {
 	a := &archive{
-		world: startTwo(t, shop.Config{}), orders: make([]engine.Order, 2*archiveWave), refunded: map[int64]engine.Order{},
+		// Each partition keeps 10,000 events: several would take so many times the orders.
+		world: startTwo(t, shop.Config{Partitions: 1}), orders: make([]engine.Order, 2*archiveWave), refunded: map[int64]engine.Order{},
 	}
 	a.product, a.users = a.Product(archivePrice, archiveStock), a.Users(archiveUsers, archiveBalance)
 	a.place(archiveWave)

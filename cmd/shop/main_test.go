@@ -128,6 +128,10 @@ func (w *world) wantBalance(user, want int64) {
 
 func (w *world) wantStock(product, want int64) {
 	w.t.Helper()
+	w.Settle(func() bool {
+		p, err := w.Engine.Product(w.t.Context(), product)
+		return err == nil && p.Stock == want && w.number("SELECT stock FROM products WHERE id = $1", product) == want
+	})
 	for i, e := range w.live() {
 		if got, err := e.Product(w.t.Context(), product); err != nil || got.Stock != want {
 			w.t.Errorf("shop %d: the stock of product %d is %d (%v), want %d", i, product, got.Stock, err, want)
@@ -149,11 +153,15 @@ func (w *world) live() []*engine.Engine {
 // holds is how many unpaid orders hold stock, due or not; the shop may be down.
 func (w *world) holds() int64 {
 	w.t.Helper()
-	n, err := w.Redis.ZCard(w.t.Context(), w.keys.Holds(0)).Result()
-	if err != nil {
-		w.t.Fatalf("count the holds: %v", err)
+	all := int64(0)
+	for p := range w.keys.Partitions() {
+		n, err := w.Redis.ZCard(w.t.Context(), w.keys.Holds(p)).Result()
+		if err != nil {
+			w.t.Fatalf("count the holds: %v", err)
+		}
+		all += n
 	}
-	return n
+	return all
 }
 
 // awaitNoHolds waits until no order holds stock unpaid, and returns when that was.
@@ -170,9 +178,10 @@ func (w *world) awaitNoHolds() time.Time {
 	}
 }
 
-// definite asks again, with the same key, until the outcome is known and final.
+// definite asks again, with the same key, until the outcome is known and final. In a crowd, units of other partitions may take
+// their time.
 func definite[T any](ask func() (T, bool, error)) (answer T, replayed bool, err error) {
-	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * patience); ; time.Sleep(2 * time.Millisecond) {
 		answer, replayed, err = ask()
 		if !ambiguous(err) || time.Now().After(deadline) {
 			return answer, replayed, err
@@ -182,7 +191,8 @@ func definite[T any](ask func() (T, bool, error)) (answer T, replayed bool, err 
 
 // ambiguous tells whether a buyer should ask again: the outcome is not known, or nothing was done for now.
 func ambiguous(err error) bool {
-	return errors.Is(err, engine.ErrUnknown) || errors.Is(err, engine.ErrUnavailable) || errors.Is(err, engine.ErrOverloaded)
+	return errors.Is(err, engine.ErrUnknown) || errors.Is(err, engine.ErrUnavailable) || errors.Is(err, engine.ErrOverloaded) ||
+		errors.Is(err, engine.ErrElsewhere)
 }
 
 func line(product, quantity int64) engine.Line {

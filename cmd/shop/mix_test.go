@@ -86,7 +86,8 @@ func (m *mix) haunt(random *rand.Rand, kills int) {
 			m.setGuest(nil)
 		}
 		pause()
-		victim := m.Stack.Redis()
+		servers := m.Servers()
+		victim := servers[random.IntN(len(servers))].Child
 		if n%4 == 3 {
 			victim = m.Stack.Postgres()
 		}

@@ -15,23 +15,25 @@ import (
 	"stampede/persist"
 )
 
-// restart kills Redis, cuts bytes off the end of its AOF as a power cut would, and waits until it sells again: what was
+// restart kills Redis, cuts bytes off the end of each AOF as a power cut would, and waits until it sells again: what was
 // cut comes from the journal.
 func (w *world) restart(cut int64) {
 	w.t.Helper()
-	if err := w.Stack.Redis().HaltNow(w.t.Context()); err != nil {
+	if err := w.Servers().HaltNow(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}
-	w.cutTail(cut)
-	if err := w.Stack.Redis().Resume(w.t.Context()); err != nil {
+	for _, server := range w.Servers() {
+		w.cutTail(server.Dir, cut)
+	}
+	if err := w.Servers().Resume(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}
 	w.awaitDoors()
 }
 
-func (w *world) cutTail(bytes int64) {
+func (w *world) cutTail(dir string, bytes int64) {
 	w.t.Helper()
-	files, err := filepath.Glob(filepath.Join(w.Stack.RedisDir(), "appendonlydir", "*.incr.aof"))
+	files, err := filepath.Glob(filepath.Join(dir, "appendonlydir", "*.incr.aof"))
 	if err != nil || len(files) == 0 {
 		w.t.Fatalf("no AOF files: %v", err)
 	}
@@ -73,7 +75,7 @@ func (w *world) restore() {
 		w.closeSecond()
 	}
 	w.Stop()
-	if err := w.Redis.FlushAll(ctx).Err(); err != nil {
+	if err := w.EmptyRedis(ctx); err != nil {
 		w.t.Fatal(err)
 	}
 	err := shop.Restore(ctx, shop.Config{

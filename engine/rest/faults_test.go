@@ -20,7 +20,8 @@ func within(t *testing.T) context.Context {
 // Without Postgres what Redis decides goes on; what stands in the books only is refused, soon.
 func TestAPI_WithoutPostgresSalesGoOn(t *testing.T) {
 	s := start(t, shop.Config{})
-	u, p := s.User(1000), s.Product(100, 9)
+	stock := s.inEach(9) // without Postgres none is lent
+	u, p := s.User(1000), s.Product(100, stock)
 	me := []string{"X-User-Id", fmt.Sprint(u)}
 	s.Written()
 	if err := s.Stack.Postgres().HaltNow(within(t)); err != nil {
@@ -59,7 +60,7 @@ func TestAPI_WithoutPostgresSalesGoOn(t *testing.T) {
 	}
 	s.Written()
 	s.wantReplayed(placed, paid, refunded, bought)
-	s.wantLeft(u, 900, p, 8)
+	s.wantLeft(u, 900, p, stock-1)
 	s.want(200, with("price", "100"), "GET", fmt.Sprintf("/products/%d", p), "")
 	s.auditClean()
 }
@@ -73,7 +74,7 @@ func TestAPI_WithoutRedisNothingHangs(t *testing.T) {
 	s.want(200, nil, "POST", "/cart/add", put, me...)
 	held := s.keep(201, request{"POST", "/order", line(u, p, 1, "later"), nil})
 	paid := s.keep(201, request{"POST", "/order", line(u, p, 1, "now"), nil})
-	if err := s.Stack.Redis().HaltNow(within(t)); err != nil {
+	if err := s.Servers().HaltNow(within(t)); err != nil {
 		t.Fatal(err)
 	}
 	retry := map[string]request{ // by key
@@ -103,7 +104,7 @@ func TestAPI_WithoutRedisNothingHangs(t *testing.T) {
 	} {
 		ask(freshKey(), r)
 	}
-	if err := s.Stack.Redis().Resume(within(t)); err != nil {
+	if err := s.Servers().Resume(within(t)); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Engine.AwaitReady(within(t)); err != nil {

@@ -21,7 +21,7 @@ func figures(p *problem, err error) *problem {
 	case errors.Is(r.Reason, engine.ErrCartFull):
 		return cartFull(p, r, product)
 	case errors.Is(r.Reason, engine.ErrElsewhere):
-		return p.with("The stock of product %s lies in another partition than the buyer, and cannot be lent yet. The order was not placed.", product).
+		return p.with("The units of product %s did not come to the buyer's partition in time. The order was not placed.", product).
 			field("product_id", product)
 	}
 	switch p.code {

@@ -236,12 +236,17 @@ func line(user, product int64, quantity int, payment string) string {
 	return fmt.Sprintf(`{"user_id":%d,"items":[{"product_id":%d,"quantity":%d}],"payment":%q}`, user, product, quantity, payment)
 }
 
-// wantLeft wants a balance and a stock.
+// wantLeft wants a balance and a stock, once no units of it are under way between partitions.
 func (s *server) wantLeft(user, balance, product, stock int64) {
 	s.t.Helper()
+	path := fmt.Sprintf("/products/%d", product)
+	s.Settle(func() bool { return s.send("GET", path, "").field("stock") == fmt.Sprint(stock) })
 	s.want(200, with("balance", fmt.Sprint(balance)), "GET", fmt.Sprintf("/balance?user_id=%d", user), "")
-	s.want(200, with("stock", fmt.Sprint(stock)), "GET", fmt.Sprintf("/products/%d", product), "")
+	s.want(200, with("stock", fmt.Sprint(stock)), "GET", path, "")
 }
+
+// inEach is the stock with which a product comes to as many units in each partition.
+func (s *server) inEach(units int64) int64 { return units * int64(s.Engine.Keys().Partitions()) }
 
 var asAdmin = []string{"Authorization", "Bearer " + adminToken}
 

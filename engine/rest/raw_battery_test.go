@@ -6,10 +6,12 @@ import (
 	"net/http"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/redis/go-redis/v9"
 
 	"stampede/cmd/shop"
 	"stampede/engine"
@@ -48,7 +50,7 @@ func newBattery(t *testing.T) *battery {
 func TestAPI_BadInput(t *testing.T) {
 	b := newBattery(t)
 	for range engine.LinesMax {
-		p := b.Product(engine.PriceMax, engine.QuantityMax)
+		p := b.Product(engine.PriceMax, b.inEach(engine.QuantityMax)) // none is lent for what is refused then
 		if _, _, err := b.Engine.AddToCart(t.Context(), engine.CartAddRequest{UserID: b.other, ProductID: p, Quantity: engine.QuantityMax}); err != nil {
 			t.Fatal(err)
 		}
@@ -146,26 +148,7 @@ func (s *server) everything() map[string]string {
 	if err := s.Books.Sync(s.t.Context()); err != nil {
 		s.t.Fatal(err)
 	}
-	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) { // the writer notes it a moment later
-		at, err := s.Engine.Look(s.t.Context(), 0)
-		if err == nil && at.Done == at.Bytes {
-			break
-		} else if time.Now().After(deadline) {
-			s.t.Fatalf("what is written is not noted: %+v, %v", at, err)
-		}
-	}
-	ctx, all := s.t.Context(), map[string]string{}
-	keys := s.Redis.Scan(ctx, 0, "*", 1000).Iterator()
-	for keys.Next(ctx) {
-		all[keys.Val()] = s.Redis.Dump(ctx, keys.Val()).Val()
-	}
-	if err := keys.Err(); err != nil {
-		s.t.Fatal(err)
-	}
-	meta := s.Redis.HGetAll(ctx, s.Engine.Keys().Meta(0)).Val()
-	delete(meta, "minute") // these two go with the clock
-	delete(meta, "rolled")
-	all[s.Engine.Keys().Meta(0)] = fmt.Sprint(meta)
+	ctx, all := s.t.Context(), s.inRedis()
 	conn, err := pgx.Connect(ctx, s.Stack.PostgresURL())
 	if err != nil {
 		s.t.Fatal(err)
@@ -181,6 +164,47 @@ func (s *server) everything() map[string]string {
 		all[table] = rows
 	}
 	return all
+}
+
+// inRedis is what Redis holds, by key, once it has noted what is written.
+func (s *server) inRedis() map[string]string {
+	s.t.Helper()
+	var mu sync.Mutex
+	all := map[string]string{}
+	err := s.EachRedis(s.t.Context(), func(ctx context.Context, c *redis.Client) error {
+		keys := c.Scan(ctx, 0, "*", 1000).Iterator()
+		for keys.Next(ctx) {
+			value := c.Dump(ctx, keys.Val()).Val()
+			mu.Lock()
+			all[keys.Val()] = value
+			mu.Unlock()
+		}
+		return keys.Err()
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for p := range s.Engine.Keys().Partitions() {
+		s.awaitNoted(p)
+		meta := s.Redis.HGetAll(s.t.Context(), s.Engine.Keys().Meta(p)).Val()
+		delete(meta, "minute") // these two go with the clock
+		delete(meta, "rolled")
+		all[s.Engine.Keys().Meta(p)] = fmt.Sprint(meta)
+	}
+	return all
+}
+
+// awaitNoted waits until a partition notes that all is written: the writer does that a moment later.
+func (s *server) awaitNoted(partition int) {
+	s.t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		at, err := s.Engine.Look(s.t.Context(), partition)
+		if err == nil && at.Done == at.Bytes {
+			return
+		} else if time.Now().After(deadline) {
+			s.t.Fatalf("what is written is not noted: %+v, %v", at, err)
+		}
+	}
 }
 
 // wantUnchanged wants Redis and Postgres to hold what they held before.

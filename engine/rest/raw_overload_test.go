@@ -38,7 +38,7 @@ func TestHTTP_FullQueueIsRefusedAtOnce(t *testing.T) {
 	}
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	narrow, err := engine.New(engine.Config{
-		Redis: client, Partitions: 1, Node: 900, QueueMax: queue, Workers: workers, OperationTimeout: timeout, Log: log,
+		Redis: client, Partitions: s.Engine.Keys().Partitions(), Node: 900, QueueMax: queue, Workers: workers, OperationTimeout: timeout, Log: log,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +55,7 @@ func TestHTTP_FullQueueIsRefusedAtOnce(t *testing.T) {
 		requests[i] = call("POST", "/order", line(u, p, 1, "now"))
 	}
 	running := len(goroutines())
-	if err := s.Stack.Redis().Signal(syscall.SIGSTOP); err != nil {
+	if err := s.Servers().Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	var all sync.WaitGroup
@@ -81,7 +81,7 @@ func TestHTTP_FullQueueIsRefusedAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if err := s.Stack.Redis().Signal(syscall.SIGCONT); err != nil {
+	if err := s.Servers().Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
 	// A batch is what waits in the queue: more than that and one batch a worker cannot be on its way.
@@ -101,7 +101,7 @@ func TestHTTP_FullQueueIsRefusedAtOnce(t *testing.T) {
 // Without Postgres the backlog grows to its cap; then what would add to it is 503 with Retry-After, until Postgres is
 // back. Answers that were given before can still be had.
 func TestHTTP_FullBacklogIsRefused(t *testing.T) {
-	s := start(t, shop.Config{BacklogCap: 20_000})
+	s := start(t, shop.Config{BacklogCap: 20_000, Partitions: 1}) // the cap is a partition's own
 	u, p := s.User(100_000), s.Product(1, 100_000)
 	held := s.wantOrder(201, "PENDING", "POST", "/order", line(u, p, 1, "later")).ID
 	s.Written()

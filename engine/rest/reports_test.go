@@ -288,7 +288,7 @@ func TestReports_WhileServersAreAway(t *testing.T) {
 	s.want(201, nil, "POST", "/order", line(u, p, 1, "now"))
 	s.Written()
 	ledger := fmt.Sprintf("/reports/users/%d/ledger", u)
-	if err := s.Stack.Redis().HaltNow(within(t)); err != nil {
+	if err := s.Servers().HaltNow(within(t)); err != nil {
 		t.Fatal(err)
 	}
 	if rows := s.sales(50, ""); len(rows) != 1 || rows[0][2] != "1" {
@@ -297,7 +297,7 @@ func TestReports_WhileServersAreAway(t *testing.T) {
 	if a := s.want(200, nil, "GET", ledger, "", asAdmin...); !strings.Contains(string(a.body), `"amount":-10`) {
 		t.Errorf("without Redis the ledger is %s", a.body)
 	}
-	if err := s.Stack.Redis().Resume(within(t)); err != nil {
+	if err := s.Servers().Resume(within(t)); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Stack.Postgres().HaltNow(within(t)); err != nil {

@@ -15,6 +15,12 @@ const layoutVariable = "STAMPEDE_TEST_LAYOUT"
 
 const clusterMasters = 3
 
+// OnePartition reports whether shops have one partition where they do not say it themselves.
+func OnePartition() bool {
+	layout := os.Getenv(layoutVariable)
+	return layout == "" || layout == "1"
+}
+
 // lay fills in the layout that the environment asks for.
 func lay(o stack.Options, c shop.Config) (stack.Options, shop.Config, error) {
 	layout := os.Getenv(layoutVariable)

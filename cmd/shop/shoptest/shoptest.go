@@ -172,3 +172,14 @@ func (s *Shop) Written() {
 		s.t.Fatalf("wait for the writer: %v", err)
 	}
 }
+
+// Settle waits until something holds that units under way between partitions may keep from it: figures of stock do not
+// count them. It does not say whether it came to hold.
+func (s *Shop) Settle(holds func() bool) {
+	s.t.Helper()
+	if s.Engine.Keys().Partitions() == 1 {
+		return
+	}
+	for end := time.Now().Add(wait); !holds() && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	}
+}

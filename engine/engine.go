@@ -11,7 +11,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
-	"golang.org/x/sync/errgroup"
 )
 
 // Config is what an engine needs. Zero values take the defaults named.
@@ -97,8 +96,7 @@ type Engine struct {
 	backlogCap  atomic.Int64 // bytes
 
 	supplies supplies
-	movers   errgroup.Group  // steps of transfers beside the requests
-	moving   context.Context // theirs; nil before Start
+	movers   movers
 
 	workers sync.WaitGroup
 	readers sync.WaitGroup
@@ -121,7 +119,6 @@ func New(cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	e.backlogCap.Store(cfg.BacklogCap)
-	e.movers.SetLimit(moversMax)
 	for n := range cfg.Partitions {
 		p := &partition{
 			engine: e, number: n,
@@ -154,7 +151,8 @@ func (e *Engine) Keys() *Keys { return e.keys }
 // Start begins to sell, partition by partition as the doors open.
 func (e *Engine) Start() {
 	ctx, stop := context.WithCancel(context.Background())
-	e.stop, e.started, e.moving = stop, true, ctx
+	e.stop, e.started = stop, true
+	e.movers.start(ctx)
 	e.keepers.Go(func() { e.keepFences(ctx) })
 	for _, p := range e.partitions {
 		e.keepers.Go(func() { p.keepDoor(ctx) })
@@ -186,7 +184,7 @@ func (e *Engine) Close() error {
 	}
 	if e.started {
 		e.stop()
-		_ = e.movers.Wait()
+		e.movers.wait()
 		e.keepers.Wait()
 		e.readers.Wait()
 	}

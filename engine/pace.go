@@ -8,7 +8,7 @@ import (
 const (
 	paceProducts = 4096                   // products a partition that are watched at a time
 	paceSpan     = time.Second            // of selling by which the pace is judged
-	paceLeast      = 20 * time.Millisecond  // less than that says nothing
+	paceLeast    = 20 * time.Millisecond  // less than that says nothing
 	paceAhead    = 500 * time.Millisecond // a share that would be empty by then wants more
 	paceEvery    = 100 * time.Millisecond // between calls of low for a product
 )

@@ -7,7 +7,10 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"stampede/lua"
 )
@@ -87,13 +90,39 @@ const moversMax = 64
 // moveTimeout bounds each of them: longer than a slow writer takes, and the sweeper tries again.
 const moveTimeout = 10 * time.Second
 
+// movers carry out steps of transfers beside the requests, while an engine runs.
+type movers struct {
+	mu    sync.Mutex
+	life  context.Context // nil: they take nothing
+	group errgroup.Group
+}
+
+func (m *movers) start(life context.Context) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.life = life
+	m.group.SetLimit(moversMax)
+}
+
+// wait takes no more and waits for those under way, whose context has ended.
+func (m *movers) wait() {
+	m.mu.Lock()
+	m.life = nil
+	m.mu.Unlock()
+	_ = m.group.Wait()
+}
+
 // aside runs a step of a transfer beside the requests, if there is room: otherwise the sweeper does it later.
-func (e *Engine) aside(step func(ctx context.Context) error) bool {
-	if e.moving == nil {
-		return false
+func (e *Engine) aside(step func(ctx context.Context) error) {
+	m := &e.movers
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	life := m.life
+	if life == nil {
+		return
 	}
-	return e.movers.TryGo(func() error {
-		ctx, cancel := context.WithTimeout(e.moving, moveTimeout)
+	m.group.TryGo(func() error {
+		ctx, cancel := context.WithTimeout(life, moveTimeout)
 		defer cancel()
 		if err := step(ctx); err != nil && !expected(err) {
 			e.cfg.Log.Warn("units not moved yet", "error", err)

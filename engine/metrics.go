@@ -13,7 +13,20 @@ type metrics struct {
 	seconds   map[*kind]prometheus.Observer
 	fallbacks prometheus.Counter
 	expired   prometheus.Counter
+	waited    map[waitEnd]prometheus.Counter
+	moved     prometheus.Counter
 }
+
+// waitEnd is how an order ended that found its partition's share of a product too small.
+type waitEnd string
+
+// The ends.
+const (
+	waitSupplied waitEnd = "supplied"
+	waitShort    waitEnd = "out_of_stock"
+	waitLate     waitEnd = "late"
+	waitOther    waitEnd = "other"
+)
 
 func newMetrics(e *Engine, reg prometheus.Registerer) (*metrics, error) {
 	batch := prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -37,6 +50,20 @@ func newMetrics(e *Engine, reg prometheus.Registerer) (*metrics, error) {
 			Help: "Unpaid orders that this process ended at their deadline, their stock given back.",
 		}),
 	}
+	waits := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "stampede_stock_waits_total",
+		Help: "Orders and write-offs that found their partition's share of a product too small, by how they ended: supplied from other " +
+			"partitions, out_of_stock in all of them, late (503, the units did not come in 2 s), or other. Worry at late: the writer or " +
+			"Postgres is slow, or a partition is shut.",
+	}, []string{"end"})
+	m.waited = map[waitEnd]prometheus.Counter{}
+	for _, end := range []waitEnd{waitSupplied, waitShort, waitLate, waitOther} {
+		m.waited[end] = waits.WithLabelValues(string(end))
+	}
+	m.moved = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "stampede_stock_moves_total",
+		Help: "Transfers of units between partitions' shares that this process has begun.",
+	})
 	for _, k := range kinds {
 		m.batch[k] = batch.WithLabelValues(k.script.Name)
 		m.seconds[k] = seconds.WithLabelValues(k.script.Name)
@@ -44,7 +71,7 @@ func newMetrics(e *Engine, reg prometheus.Registerer) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	collectors := []prometheus.Collector{batch, seconds, m.fallbacks, m.expired, NewPoolCollector("calls", e.redis)}
+	collectors := []prometheus.Collector{batch, seconds, m.fallbacks, m.expired, waits, m.moved, NewPoolCollector("calls", e.redis)}
 	for _, p := range e.partitions {
 		collectors = append(collectors, p.collectors()...)
 	}

@@ -34,6 +34,12 @@ func (e *Engine) supply(ctx context.Context, p *partition, lines []Line, err err
 	defer cancel()
 	w := e.supplies.wait(p.number, lines)
 	defer e.supplies.leave(w)
+	err = e.sellSupplied(waiting, w, short, sell)
+	e.metrics.waited[waitEndOf(err)].Inc()
+	return err
+}
+
+func (e *Engine) sellSupplied(waiting context.Context, w *waiter, short *Refusal, sell func() error) (err error) {
 	for short != nil {
 		if err := e.fetch(waiting, w); err != nil {
 			if waiting.Err() != nil && shortOf(err) == nil {
@@ -45,6 +51,18 @@ func (e *Engine) supply(ctx context.Context, p *partition, lines []Line, err err
 		short = shortOf(err)
 	}
 	return err
+}
+
+func waitEndOf(err error) waitEnd {
+	switch {
+	case err == nil:
+		return waitSupplied
+	case shortOf(err) != nil:
+		return waitShort
+	case errors.Is(err, ErrElsewhere):
+		return waitLate
+	}
+	return waitOther
 }
 
 // shortOf returns the refusal for lack of stock, if that is what an error is.

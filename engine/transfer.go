@@ -40,6 +40,9 @@ func (e *Engine) lend(ctx context.Context, product int64, from, to int, most int
 	if err := e.partitions[from].queue.do(ctx, lendKind, op, 1); err != nil {
 		return transfer{}, false, err
 	}
+	if !op.open {
+		e.metrics.moved.Inc()
+	}
 	return transfer{product: product, from: from, to: to, units: op.units, id: op.id}, op.open, nil
 }
 

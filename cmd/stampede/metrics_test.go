@@ -65,6 +65,8 @@ var exposed = map[string]dto.MetricType{
 	"stampede_door_open":                             dto.MetricType_GAUGE,
 	"stampede_lost_events_total":                     dto.MetricType_COUNTER,
 	"stampede_orders_expired_total":                  dto.MetricType_COUNTER,
+	"stampede_stock_waits_total":                     dto.MetricType_COUNTER,
+	"stampede_stock_moves_total":                     dto.MetricType_COUNTER,
 	"stampede_backlog_used_ratio":                    dto.MetricType_GAUGE,
 	"stampede_writer_lag_events":                     dto.MetricType_GAUGE,
 	"stampede_writer_lag_seconds":                    dto.MetricType_GAUGE,
@@ -99,7 +101,7 @@ var exposed = map[string]dto.MetricType{
 // bounded are the labels there are: each has few values, whatever clients send.
 var bounded = map[string]bool{
 	"route": true, "status": true, "code": true, "script": true, "partition": true, "pool": true, "state": true,
-	"reason": true, "check": true, "version": true, "commit": true, "go": true,
+	"reason": true, "check": true, "end": true, "version": true, "commit": true, "go": true,
 }
 
 func TestMetrics_OfARunningShop(t *testing.T) {

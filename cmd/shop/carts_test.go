@@ -13,7 +13,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"stampede/cmd/shop"
-	"stampede/cmd/shop/shoptest"
 	"stampede/engine"
 )
 
@@ -21,7 +20,6 @@ const (
 	flashBuyers   = 200
 	flashProducts = 12
 	flashStock    = 40 // units of each: less than half of what is wanted
-	flashCrowd    = 4  // with units in several partitions, of which all wait for each other's: so many times fewer of all
 	flashPlenty   = 1_000_000
 )
 
@@ -33,7 +31,6 @@ type flash struct {
 	buyers []*buyer
 
 	soldOut atomic.Int64 // refusals
-	stock   int64        // units of each scarce product
 }
 
 // buyer is one of the crowd, with what it did.
@@ -50,24 +47,20 @@ type buyer struct {
 }
 
 func TestCarts_FlashSaleSellsWhatThereIsAndLeavesTheRestInTheCarts(t *testing.T) {
-	f := &flash{world: startTwo(t, shop.Config{Hold: 2 * time.Second}), stock: flashStock}
-	buyers := flashBuyers
-	if !shoptest.OnePartition() {
-		buyers, f.stock = buyers/flashCrowd, f.stock/flashCrowd
-	}
+	f := &flash{world: startTwo(t, shop.Config{Hold: 2 * time.Second})}
 	for range flashProducts {
-		f.scarce = append(f.scarce, f.Product(7, f.stock))
+		f.scarce = append(f.scarce, f.Product(7, flashStock))
 	}
 	f.plenty = f.Product(1, flashPlenty)
 	random := seeded(t, 0)
-	users := append(f.Users(buyers/8, 20), f.Users(buyers-buyers/8, 10_000)...)
+	users := append(f.Users(flashBuyers/8, 20), f.Users(flashBuyers-flashBuyers/8, 10_000)...)
 	for i, user := range users {
 		f.buyers = append(f.buyers, &buyer{
 			flash: f, user: user, engine: f.engines()[i%2], random: rand.New(rand.NewPCG(random.Uint64(), 0)),
 		})
 	}
-	crowd(buyers, func(i int) { f.buyers[i].fill() })
-	crowd(buyers, func(i int) { f.buyers[i].buy() })
+	crowd(flashBuyers, func(i int) { f.buyers[i].fill() })
+	crowd(flashBuyers, func(i int) { f.buyers[i].buy() })
 	if t.Failed() {
 		t.FailNow()
 	}
@@ -78,7 +71,7 @@ func TestCarts_FlashSaleSellsWhatThereIsAndLeavesTheRestInTheCarts(t *testing.T)
 	f.check()
 	left, kept := f.number("SELECT sum(stock)::bigint FROM products WHERE id = ANY($1)", f.scarce), f.number("SELECT count(*) FROM carts")
 	t.Logf("%d refusals; of %d scarce units %d are left; %d carts; orders %v",
-		f.soldOut.Load(), flashProducts*f.stock, left, kept, f.statuses())
+		f.soldOut.Load(), flashProducts*flashStock, left, kept, f.statuses())
 	if f.soldOut.Load() == 0 || kept == 0 {
 		t.Error("nothing was sold out, or nobody kept anything in the cart")
 	}
@@ -275,7 +268,7 @@ func (f *flash) check() {
 		return
 	}
 	for _, product := range f.scarce {
-		f.wantStock(product, f.stock-sold[product])
+		f.wantStock(product, flashStock-sold[product])
 	}
 	f.wantStock(f.plenty, flashPlenty-sold[f.plenty])
 }

@@ -9,11 +9,10 @@ ARGS ?=
 PKG ?= ./persist ./cmd/stampede ./engine/rest ./...
 TESTFLAGS ?=
 # Where a shop that a test starts runs, unless the test says it itself: on as many partitions of one Redis, or on a
-# cluster of three masters with as many as such a one has. See cmd/shop/shoptest/layout.go.
+# cluster of three masters with as many as such a one has. See cmd/shop/shoptest/layout.go. Tests of persist look at
+# partition 0 alone, or say how many there are.
 LAYOUTS = 4 cluster
 LAID = ./engine/rest ./engine ./cmd/shop
-# What `make test` repeats of them on the cluster: every answer of the API, a sale out of carts, and one in which servers die.
-REPEATED = -run 'OpenAPI_DescribesEveryAnswer|Carts_FlashSale|Mix_' ./engine/rest ./cmd/shop
 # How often `make bench-micro` runs each benchmark: benchstat wants several.
 COUNT ?= 6
 # How long `make fuzz` looks for bad input to each parser.
@@ -62,7 +61,6 @@ run: setup build ## Set up, build, and start everything with a demo catalogue (A
 .PHONY: test
 test: setup-test ## Run every test under the race detector, against real Redis and Postgres
 	$(GOTEST) -timeout 20m $(TESTFLAGS) $(PKG)
-	$(if $(TESTFLAGS)$(filter-out file,$(origin PKG)),,STAMPEDE_TEST_LAYOUT=cluster $(GOTEST) -timeout 10m $(REPEATED))
 # Once through each microbenchmark, so that none of them rots: for the whole suite only.
 	$(if $(TESTFLAGS)$(filter-out file,$(origin PKG)),,STAMPEDE_BENCH_ORDERS=10 $(GOTEST) -benchtime 1x $(MICRO))
 

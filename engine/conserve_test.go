@@ -47,7 +47,11 @@ func TestShop_ConservesMoneyAndUnitsUnderConcurrency(t *testing.T) {
 						continue
 					}
 				case 1:
-					_, _, err = e.Restock(ctx, engine.RestockRequest{ProductID: productIDs[at], Delta: int64(i%5 - 3), Key: fmt.Sprintf("%s for %d", key, productIDs[at])})
+					r := engine.RestockRequest{ProductID: productIDs[at], Delta: int64(i%5 - 3), Key: fmt.Sprintf("%s for %d", key, productIDs[at])}
+					err = inCrowd(func() error {
+						_, _, err := e.Restock(ctx, r)
+						return err
+					})
 					if i%5 == 3 {
 						wantErr(t, "restock of 0", err, engine.ErrInvalid)
 						continue

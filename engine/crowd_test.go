@@ -12,18 +12,25 @@ import (
 	"stampede/engine"
 )
 
-// placeInCrowd orders until units have come from other partitions, which a crowd may keep waiting.
-func placeInCrowd(e *engine.Engine, r engine.PlaceRequest) (order engine.Order, err error) {
+// inCrowd does something anew until units have come from other partitions, which a crowd may keep waiting.
+func inCrowd(do func() error) error {
 	for end := time.Now().Add(patience); ; {
-		var replayed bool
-		order, replayed, err = e.Place(context.Background(), r)
-		if replayed {
-			return order, errors.New("a replay")
-		}
-		if !errors.Is(err, engine.ErrElsewhere) || time.Now().After(end) {
-			return order, err
+		if err := do(); !errors.Is(err, engine.ErrElsewhere) || time.Now().After(end) {
+			return err
 		}
 	}
+}
+
+// placeInCrowd places a new order.
+func placeInCrowd(e *engine.Engine, r engine.PlaceRequest) (order engine.Order, err error) {
+	err = inCrowd(func() (err error) {
+		var replayed bool
+		if order, replayed, err = e.Place(context.Background(), r); replayed {
+			err = errors.New("a replay")
+		}
+		return err
+	})
+	return order, err
 }
 
 func TestPlace_CrowdBuysExactlyWhatThereIs(t *testing.T) {

@@ -71,6 +71,28 @@ func held(t *testing.T, c redis.UniversalClient) map[string]string {
 	return all
 }
 
+// wantSameTransfers compares the records of transfers, and takes them out. An event makes each but for a lease and for what
+// was settled: there the rebuilt Redis has a transfer open, which a sweeper settles once more.
+func wantSameTransfers(t *testing.T, was, is map[string]string) {
+	t.Helper()
+	for key, record := range is {
+		_, name, _ := strings.Cut(key, "}")
+		switch {
+		case strings.HasPrefix(name, "x:"):
+			got, err1 := engine.DecodeTransfers(record)
+			want, err2 := engine.DecodeTransfers(was[key])
+			settled := slices.DeleteFunc(slices.Clone(got.Out), func(o engine.Outgoing) bool { return slices.Contains(want.Out, o) })
+			if err := errors.Join(err1, err2); err != nil || !slices.Equal(got.In, want.In) || len(got.Out) != len(want.Out)+len(settled) {
+				t.Errorf("%s is %+v, was %+v (%v)", key, got, want, err)
+			}
+		case name != "moving":
+			continue
+		}
+		delete(is, key)
+		delete(was, key)
+	}
+}
+
 // sellEverywhere leaves orders, charges and restocks in every partition.
 func sellEverywhere(t *testing.T, s *shoptest.Shop) (orders []engine.Order) {
 	t.Helper()
@@ -128,6 +150,7 @@ func TestReplay_OfAllEventsBuildsTheSameRedis(t *testing.T) {
 	}
 
 	was, is := held(t, s.Redis), held(t, client)
+	wantSameTransfers(t, was, is)
 	for _, key := range slices.Sorted(maps.Keys(was)) {
 		_, name, _ := strings.Cut(key, "}")
 		got, found := is[key]

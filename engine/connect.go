@@ -120,6 +120,10 @@ func (e *Engine) RenewAOF(ctx context.Context, partition int) error {
 	if err != nil {
 		return err
 	}
+	return e.renewAOF(ctx, node)
+}
+
+func (e *Engine) renewAOF(ctx context.Context, node redis.UniversalClient) error {
 	info, err := node.Info(ctx, "persistence").Result()
 	if err != nil {
 		return fmt.Errorf("%w: %v", ErrUnavailable, err) //nolint:errorlint // for the log

@@ -76,6 +76,7 @@ type DoorView struct {
 	Renewed  string   // run id of the server whose AOF was begun anew
 	LetGo    Mark     // up to which Redis has let ended orders go
 	Lapsed   Position // of the event up to which idempotency records have lapsed
+	Leaving  Leaving  // where the partition is about to go; the zero value: it stays
 	IsNode   string   // of the server that answered
 	IsRun    string
 	Replica  bool
@@ -91,7 +92,7 @@ func (e *Engine) Look(ctx context.Context, partition int) (DoorView, error) {
 		return DoorView{}, err
 	}
 	fields, ok := reply.([]any)
-	if !ok || len(fields) != 17 {
+	if !ok || len(fields) != 18 {
 		return DoorView{}, fmt.Errorf("%w: reply of look.lua", ErrCorrupt)
 	}
 	var v DoorView
@@ -105,11 +106,14 @@ func (e *Engine) Look(ctx context.Context, partition int) (DoorView, error) {
 			}
 		}
 	}
-	for at, to := range map[int]*string{1: &v.Node, 7: &v.Run, 8: &v.Renewed, 14: &v.IsNode, 15: &v.IsRun} {
+	for at, to := range map[int]*string{1: &v.Node, 7: &v.Run, 8: &v.Renewed, 15: &v.IsNode, 16: &v.IsRun} {
 		*to, _ = fields[at].(string)
 	}
 	v.Open = fields[2] == "1"
-	v.Replica = fields[16] == int64(1)
+	v.Replica = fields[17] == int64(1)
+	if note, ok := fields[14].(string); ok {
+		v.Leaving = readLeaving(note)
+	}
 	v.Standing = v.Open && v.Node == v.IsNode && !v.Replica
 	return v, nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 const slots = 16384 // of Redis Cluster
@@ -42,6 +43,14 @@ func tag(p, n int) string {
 			return "{" + name + "}"
 		}
 	}
+}
+
+// slotOf is the slot of a key, of its hash tag where it has one.
+func slotOf(key string) int {
+	if _, tag, found := strings.Cut(key, "{"); found {
+		key, _, _ = strings.Cut(tag, "}")
+	}
+	return int(crc16(key)) % slots
 }
 
 // letters counts a, b, ... z, aa, ab, ...

@@ -6,12 +6,6 @@ import (
 	"testing"
 )
 
-func slotOf(key string) int {
-	_, tag, _ := strings.Cut(key, "{")
-	tag, _, _ = strings.Cut(tag, "}")
-	return int(crc16(tag)) % slots
-}
-
 func testKeys(t *testing.T, partitions int) *Keys {
 	t.Helper()
 	k, err := NewKeys(partitions)

@@ -12,15 +12,16 @@
 --   5         a byte for each order: its status after the last of those events. An order in another state stays: it
 --             has taken a step since. So does one that is unpaid (1)
 -- Replies
---   1 done, 0 refused: Redis is in another epoch, or has not so many events
+--   1 done, 0 refused: Redis is in another epoch, or has not so many events, or the door is shut: a copy of the keys may
+--   be on its way to another master
 -- Event
 --   none
 
 local UNPACK_MAX = 4000
 
-local m = redis.call('HMGET', KEYS[1], 'epoch', 'base', 'seq', 'let_go')
+local m = redis.call('HMGET', KEYS[1], 'epoch', 'base', 'seq', 'let_go', 'open')
 local mark = tonumber(ARGV[2])
-if m[1] ~= ARGV[1] or tonumber(m[2]) + tonumber(m[3]) < mark then return 0 end
+if m[1] ~= ARGV[1] or m[5] ~= '1' or tonumber(m[2]) + tonumber(m[3]) < mark then return 0 end
 
 local gone = {}
 for from = 2, #KEYS, UNPACK_MAX do

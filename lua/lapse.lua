@@ -13,14 +13,15 @@
 --   5         its seq
 --   6..       what each key must hold: its time may have begun anew
 -- Replies
---   1 done, 0 refused: Redis is in another epoch, or another process was here
+--   1 done, 0 refused: Redis is in another epoch, another process was here, or the door is shut: a copy of the keys may be
+--   on its way to another master
 -- Event
 --   none
 
 local UNPACK_MAX = 4000
 
-local m = redis.call('HMGET', KEYS[1], 'epoch', 'lapsed_epoch', 'lapsed_seq')
-if m[1] ~= ARGV[1] or (m[2] or '0') ~= ARGV[2] or (m[3] or '0') ~= ARGV[3] then return 0 end
+local m = redis.call('HMGET', KEYS[1], 'epoch', 'lapsed_epoch', 'lapsed_seq', 'open')
+if m[1] ~= ARGV[1] or m[4] ~= '1' or (m[2] or '0') ~= ARGV[2] or (m[3] or '0') ~= ARGV[3] then return 0 end
 
 local n, gone = #KEYS - 1, {}
 for from = 1, n, UNPACK_MAX do

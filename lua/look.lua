@@ -7,15 +7,15 @@
 --   none
 -- Replies
 --   array: epoch, node, open, seq, base, bytes, done, run, renewed, let_go, let_go_epoch, let_go_seq, lapsed_epoch,
---   lapsed_seq (fields of meta; false where missing), the server's replication id, the server's run id, 1 if the
---   server is a replica else 0
+--   lapsed_seq, leaving (fields of meta; false where missing), the server's replication id, the server's run id, 1 if
+--   the server is a replica else 0
 -- Event
 --   none
 
 local m = redis.call('HMGET', KEYS[1], 'epoch', 'node', 'open', 'seq', 'base', 'bytes', 'done', 'run', 'renewed',
-    'let_go', 'let_go_epoch', 'let_go_seq', 'lapsed_epoch', 'lapsed_seq')
+    'let_go', 'let_go_epoch', 'let_go_seq', 'lapsed_epoch', 'lapsed_seq', 'leaving')
 local replication = redis.call('INFO', 'replication')
-m[15] = string.match(replication, 'master_replid:(%x+)')
-m[16] = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
-m[17] = string.match(replication, 'role:(%a+)') == 'slave' and 1 or 0
+m[16] = string.match(replication, 'master_replid:(%x+)')
+m[17] = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+m[18] = string.match(replication, 'role:(%a+)') == 'slave' and 1 or 0
 return m

@@ -1,7 +1,7 @@
 // Package lua holds the scripts that decide: one file a script, embedded in the binary.
 //
 // A script that sells starts with the prelude door.lua, which keeps the door, reads the shared arguments
-// and writes the stream entry. Repair and upkeep scripts (look, claim, open, replay, begin, load, trim and others) work without it.
+// and writes the stream entry. Repair and upkeep scripts (look, claim, open, leave, replay, begin, load, trim and others) work without it.
 package lua
 
 import (
@@ -44,6 +44,7 @@ var (
 	Look   = plain("look")
 	Claim  = plain("claim")
 	Open   = plain("open")
+	Leave  = plain("leave")
 	Replay = plain("replay")
 	Begin  = plain("begin")
 	Load   = plain("load")
@@ -60,7 +61,7 @@ var (
 func All() []*Script {
 	return []*Script{
 		Place, Reserve, Debit, Rollback, Cart, Charge, Restock, List, Enroll, Roll, Lend, Credit, Settle,
-		Look, Claim, Open, Replay, Begin, Load, Trim, Forget, Lapse, Due, Top, Rights, Tells,
+		Look, Claim, Open, Leave, Replay, Begin, Load, Trim, Forget, Lapse, Due, Top, Rights, Tells,
 	}
 }
 

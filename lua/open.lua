@@ -26,7 +26,7 @@ if m[3] ~= ARGV[8] or node ~= ARGV[1] or run ~= ARGV[2] or (m[1] or '0') ~= ARGV
     return 0
 end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[5], 'node', node, 'run', run, 'open', ARGV[7])
-if ARGV[7] == '1' then redis.call('HDEL', KEYS[1], 'repair') end
+if ARGV[7] == '1' then redis.call('HDEL', KEYS[1], 'repair', 'leaving') end
 if ARGV[5] ~= ARGV[3] then
     redis.call('HSET', KEYS[1], 'seq', 0, 'base', ARGV[6])
     redis.call('HSETNX', KEYS[1], 'bytes', 0)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -33,22 +34,48 @@ func (b *Books) repair(ctx context.Context, partition int, restoring bool) error
 		return unavailable("locking the repair", err)
 	}
 	if !mine {
-		return fmt.Errorf("%w: another process repairs it", engine.ErrUnavailable)
+		return fmt.Errorf("%w: another process repairs or moves it", engine.ErrUnavailable)
 	}
 	defer unlock(conn, lockRepair, partition)
+	r := repair{books: b, conn: conn, partition: partition, restoring: restoring, token: rand.Text()}
+	return r.run(ctx)
+}
 
-	if err := b.fits(ctx, conn); err != nil {
+// repairsMax is how long a restore or a move waits for a repair that is under way.
+const repairsMax = 30 * time.Second
+
+// awaitRepairs takes a partition's lock as soon as no repair has it: running shops look at their doors now and again.
+func awaitRepairs(ctx context.Context, conn *pgxpool.Conn, partition int) error {
+	for deadline := time.Now().Add(repairsMax); ; pause(ctx, doorPause) {
+		var mine bool
+		err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1, $2)", lockRepair, partition).Scan(&mine)
+		switch {
+		case err != nil:
+			return unavailable("locking the partition", err)
+		case mine:
+			return nil
+		case time.Now().After(deadline):
+			return refused("a restore, a repair or a move of partition %d is under way: wait for it to end", partition)
+		}
+	}
+}
+
+// run repairs under the partition's lock.
+func (r *repair) run(ctx context.Context) error {
+	if err := r.books.fits(ctx, r.conn); err != nil {
 		return err
 	}
-	found, err := b.engine.Look(ctx, partition)
+	found, err := r.books.engine.Look(ctx, r.partition)
 	if err != nil || found.Standing {
 		return err
 	}
-	if found.Replica {
+	switch {
+	case found.Replica:
 		return fmt.Errorf("%w: the server is a replica", engine.ErrUnavailable)
-	}
-	r := repair{books: b, conn: conn, partition: partition, restoring: restoring, token: rand.Text()}
-	if !restoring {
+	case found.Gone():
+		return fmt.Errorf("%w: it is half-way to another master: run `stampede move --partition %d --to %s` again",
+			engine.ErrUnavailable, r.partition, found.Leaving.Addr)
+	case !r.restoring:
 		if err := r.unrivaled(ctx, found); err != nil {
 			return err
 		}
@@ -73,6 +100,7 @@ type repair struct {
 	conn      *pgxpool.Conn // the only one it takes: repairs that waited for a second would wait for each other
 	partition int
 	restoring bool
+	moved     bool   // to another master, by who repairs now
 	token     string // keeps out what earlier repairs still have on their way to Redis
 
 	lost  []Loss          // what it had to give up of epochs that had ended
@@ -229,6 +257,8 @@ func (r *repair) reason() string {
 		return "restored from the books"
 	case r.found.Epoch == 0:
 		return "new"
+	case r.moved:
+		return "moved to another master"
 	case r.found.Run != r.found.IsRun:
 		return "Redis restarted or was replaced"
 	}

@@ -14,9 +14,8 @@ import (
 )
 
 const (
-	restoreLockMax = 30 * time.Second // wait for a repair that is under way
-	restoreSenders = 3                // calls on their way to Redis
-	restoreReaders = 4                // of tables and journals
+	restoreSenders = 3 // calls on their way to Redis
+	restoreReaders = 4 // of tables and journals
 	restoreWaiting = 2 * restoreSenders
 )
 
@@ -106,7 +105,7 @@ func (r *restore) claim(ctx context.Context) error {
 	e := r.books.engine
 	r.mine = make([]*part, e.Keys().Partitions())
 	for n := range r.mine {
-		if err := r.lock(ctx, n); err != nil {
+		if err := awaitRepairs(ctx, r.conn, n); err != nil {
 			return err
 		}
 		found, err := e.Look(ctx, n)
@@ -128,22 +127,6 @@ func (r *restore) claim(ctx context.Context) error {
 		r.mine[n] = p
 	}
 	return nil
-}
-
-// lock waits until no repair of the partition is under way: running shops look at their doors now and again.
-func (r *restore) lock(ctx context.Context, partition int) error {
-	for deadline := time.Now().Add(restoreLockMax); ; pause(ctx, doorPause) {
-		var mine bool
-		err := r.conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1, $2)", lockRepair, partition).Scan(&mine)
-		switch {
-		case err != nil:
-			return unavailable("locking the restore", err)
-		case mine:
-			return nil
-		case time.Now().After(deadline):
-			return refused("another restore, or a repair, of partition %d is under way: wait for it to end", partition)
-		}
-	}
 }
 
 const doorPause = 20 * time.Millisecond

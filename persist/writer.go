@@ -132,7 +132,7 @@ func (w *Writer) lead(ctx context.Context, p int) error {
 	if _, err := conn.Exec(ctx, holdLead); err != nil {
 		return unavailable("taking the lead", err)
 	}
-	defer w.dropLead(conn)
+	defer resetSession(conn)
 	w.metrics.leads.Inc()
 	defer w.metrics.leads.Dec()
 	for ctx.Err() == nil {
@@ -143,8 +143,8 @@ func (w *Writer) lead(ctx context.Context, p int) error {
 	return ctx.Err()
 }
 
-// dropLead makes the connection one like the others again.
-func (w *Writer) dropLead(conn *pgxpool.Conn) {
+// resetSession makes the connection one like the others again.
+func resetSession(conn *pgxpool.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), unlockTimeout)
 	defer cancel()
 	if _, err := conn.Exec(ctx, dropLead); err != nil {

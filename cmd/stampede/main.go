@@ -27,6 +27,7 @@ type commands struct {
 	Serve   serveCommand   `cmd:"" help:"Run the API against a Redis and a PostgreSQL that run already."`
 	Audit   auditCommand   `cmd:"" help:"Check the books: exit 0 when all holds, 1 with each violation, 2 when it could not look."`
 	Restore restoreCommand `cmd:"" help:"Rebuild an empty Redis from PostgreSQL."`
+	Move    moveCommand    `cmd:"" help:"Move a partition to another master of the Redis Cluster, while the others sell."`
 	Rebuild rebuildCommand `cmd:"" name:"rebuild-reports" help:"Fill the tables of orders, ledgers, carts and sales anew from the journal."`
 	Version versionCommand `cmd:"" help:"Print version, commit and Go."`
 }

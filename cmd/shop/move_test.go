@@ -1,0 +1,308 @@
+package shop_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"stampede/cmd/shop"
+	"stampede/cmd/shop/shoptest"
+	"stampede/cmd/stack"
+	"stampede/engine"
+	"stampede/persist"
+)
+
+// relocation is a shop on a cluster whose partitions move while it sells.
+type relocation struct {
+	*world
+	buyers  []int64
+	plenty  int64 // a product of which each partition has enough
+	sold    atomic.Int64
+	denied  []atomic.Int64 // orders that were not done at once, by partition
+	stop    chan struct{}
+	selling sync.WaitGroup
+}
+
+const (
+	relocationBuyers = 36
+	relocationStock  = 1_200_000
+	relocationPause  = 20 * time.Millisecond // of a buyer between orders: the test is about moves, not about load
+)
+
+func startRelocation(t *testing.T) *relocation {
+	t.Helper()
+	r := &relocation{world: &world{Shop: shoptest.Start(t, stack.Options{RedisNodes: 3}, shop.Config{}), t: t}}
+	r.keys = r.Engine.Keys()
+	r.connect()
+	r.buyers = r.Users(relocationBuyers, 1_000_000_000)
+	r.plenty = r.Product(1, relocationStock)
+	r.denied = make([]atomic.Int64, r.keys.Partitions())
+	r.stop = make(chan struct{})
+	for _, user := range r.buyers {
+		r.selling.Go(func() { r.buy(user) })
+	}
+	t.Cleanup(r.quiet)
+	return r
+}
+
+// quiet ends the sale.
+func (r *relocation) quiet() {
+	select {
+	case <-r.stop:
+	default:
+		close(r.stop)
+	}
+	r.selling.Wait()
+}
+
+// buy orders until the sale ends. What a buyer is told is that it is done, or to ask again.
+func (r *relocation) buy(user int64) {
+	for n := 0; ; n++ {
+		select {
+		case <-r.stop:
+			return
+		default:
+		}
+		order := engine.PlaceRequest{UserID: user, Key: fmt.Sprint("order ", n), Lines: []engine.Line{line(r.plenty, 1)}}
+		_, _, err := definite(func() (engine.Order, bool, error) {
+			placed, replayed, err := r.Engine.Place(context.Background(), order)
+			if err != nil {
+				r.denied[r.keys.OfUser(user)].Add(1)
+			}
+			return placed, replayed, err
+		})
+		if err != nil {
+			r.t.Errorf("user %d, order %d: %v", user, n, err)
+			return
+		}
+		r.sold.Add(1)
+		time.Sleep(relocationPause)
+	}
+}
+
+// move moves a partition as the command does.
+func (r *relocation) move(ctx context.Context, partition int, to string, tell func(persist.MoveStep, int64)) (persist.Moved, error) {
+	return shop.Move(ctx, shop.Config{
+		Redis: engine.Redis{URL: r.Stack.RedisURL()}, PostgresURL: r.Stack.PostgresURL(),
+	}, partition, to, tell)
+}
+
+func nobody(persist.MoveStep, int64) {}
+
+// masterOf is the address of the master that has a partition, and another one's.
+func (r *relocation) masterOf(partition int) (has, other string) {
+	r.t.Helper()
+	slot, err := r.Redis.ClusterKeySlot(r.t.Context(), r.keys.Meta(partition)).Result()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	ranges, err := r.Redis.ClusterSlots(r.t.Context()).Result()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, of := range ranges {
+		if addr := of.Nodes[0].Addr; of.Start <= int(slot) && int(slot) <= of.End {
+			has = addr
+		}
+	}
+	for _, of := range ranges {
+		if addr := of.Nodes[0].Addr; addr != has {
+			other = addr
+		}
+	}
+	return has, other
+}
+
+// settled ends the sale and wants that all that was sold is in the books, once.
+func (r *relocation) settled() {
+	r.t.Helper()
+	r.awaitDoors()
+	before := r.sold.Load()
+	for deadline := time.Now().Add(patience); r.sold.Load() < before+relocationBuyers; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Fatal("does not sell any more")
+		}
+	}
+	r.quiet()
+	for p := range r.keys.Partitions() { // an audit follows nothing that moves
+		for deadline := time.Now().Add(patience); r.Redis.Exists(r.t.Context(), r.keys.Meta(p)).Err() != nil; time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				r.t.Fatalf("partition %d cannot be found", p)
+			}
+		}
+	}
+	r.audited()
+	if in := r.number("SELECT count(*) FROM orders WHERE status = 'SUCCESS'"); in != r.sold.Load() {
+		r.t.Errorf("%d orders were answered, the books have %d", r.sold.Load(), in)
+	}
+	r.wantStock(r.plenty, relocationStock-r.sold.Load())
+}
+
+func TestMove_OnlyThePartitionStopsSelling(t *testing.T) {
+	r := startRelocation(t)
+	const partition = 3
+	from, to := r.masterOf(partition)
+	for _, target := range []string{to, from, to} {
+		done, err := r.move(t.Context(), partition, target, nobody)
+		if err != nil || done.To != target || done.Already || done.Keys == 0 {
+			t.Fatalf("%+v, %v", done, err)
+		}
+		t.Logf("%+v", done)
+		r.awaitDoors()
+	}
+	for p := range r.denied {
+		if n := r.denied[p].Load(); p != partition && n > 0 {
+			t.Errorf("%d orders of partition %d were turned away", n, p)
+		}
+	}
+	done, err := r.move(t.Context(), partition, to, nobody)
+	if err != nil || !done.Already {
+		t.Errorf("a move to where it is: %+v, %v", done, err)
+	}
+	if epochs := r.number("SELECT count(*) FROM epochs WHERE partition = $1 AND reason = 'moved to another master'", partition); epochs != 3 {
+		t.Errorf("%d epochs began with a move, want 3", epochs)
+	}
+	for _, node := range r.Stack.Redises() {
+		if node.Addr != to {
+			continue
+		}
+		if err := node.HaltNow(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := node.Resume(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.settled()
+}
+
+// A move that dies anywhere is finished by the next one.
+func TestMove_DiesAnywhereAndIsMadeAgain(t *testing.T) {
+	r := startRelocation(t)
+	random := seeded(t, 0)
+	steps := []persist.MoveStep{persist.MoveCloses, persist.MoveCopies, persist.MoveHandsOn, persist.MoveHandsOn, persist.MoveHandsOn, persist.MoveOpens}
+	died := map[persist.MoveStep]int{}
+	for n := range counted(12, 200) {
+		partition := random.IntN(r.keys.Partitions())
+		_, to := r.masterOf(partition)
+		if err := r.cut(random, partition, to, steps[n%len(steps)]); err == nil {
+			continue
+		}
+		died[steps[n%len(steps)]]++
+		if n%3 == 0 { // other processes look at it meanwhile
+			time.Sleep(100 * time.Millisecond)
+		}
+		done, err := r.move(t.Context(), partition, to, nobody)
+		if err != nil {
+			t.Fatalf("move of partition %d to %s, made again: %v", partition, to, err)
+		}
+		if has, _ := r.masterOf(partition); has != to {
+			t.Fatalf("partition %d is on %s: %+v", partition, has, done)
+		}
+	}
+	t.Logf("died: %v", died)
+	r.settled()
+}
+
+// cut begins a move and ends it within a moment after it has begun a step.
+func (r *relocation) cut(random *rand.Rand, partition int, to string, at persist.MoveStep) error {
+	ctx, cancel := context.WithCancel(r.t.Context())
+	defer cancel()
+	after := time.Duration(random.Int64N(int64(4 * time.Millisecond)))
+	_, err := r.move(ctx, partition, to, func(step persist.MoveStep, _ int64) {
+		if step == at {
+			time.AfterFunc(after, cancel)
+		}
+	})
+	return err
+}
+
+func TestMove_RefusesWhatCannotBe(t *testing.T) {
+	r := startRelocation(t)
+	_, to := r.masterOf(0)
+	for _, c := range []struct {
+		partition int
+		to        string
+	}{{12, to}, {-1, to}, {0, "127.0.0.1:1"}, {0, "nonsense"}} {
+		if _, err := r.move(t.Context(), c.partition, c.to, nobody); err == nil || errors.Is(err, engine.ErrUnknown) {
+			t.Errorf("partition %d to %s: %v", c.partition, c.to, err)
+		}
+	}
+	r.settled()
+	for p := range r.denied {
+		if n := r.denied[p].Load(); n > 0 {
+			t.Errorf("%d orders of partition %d were turned away", n, p)
+		}
+	}
+}
+
+// rights are those that README.md gives to who serves, and besides to who moves partitions.
+func rights(t *testing.T) (serves, moves []string) {
+	t.Helper()
+	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(readme)) {
+		if of, found := strings.CutPrefix(line, "user stampede on >PASSWORD "); found {
+			serves = append(strings.Fields(of), "+cluster|slots")
+		}
+		if strings.HasPrefix(line, "`+asking ") {
+			moves = strings.Fields(strings.Trim(line, "`\n"))
+		}
+	}
+	return serves, moves
+}
+
+func TestMove_WithTheRightsOfReadme(t *testing.T) {
+	r := startRelocation(t)
+	serves, moves := rights(t)
+	for _, user := range []struct {
+		name   string
+		rights []string
+	}{{"server", serves}, {"mover", slices.Concat(serves, moves)}} {
+		for _, node := range r.Stack.Redises() {
+			command := []any{"ACL", "SETUSER", user.name, "on", ">secret"}
+			for _, right := range user.rights {
+				command = append(command, right)
+			}
+			o, err := redis.ParseURL(node.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			client := redis.NewClient(o)
+			if err := errors.Join(client.Do(t.Context(), command...).Err(), client.Close()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	as := func(name string) error {
+		_, to := r.masterOf(5)
+		u, err := url.Parse(r.Stack.Redises()[0].URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u.User = url.UserPassword(name, "secret")
+		_, err = shop.Move(t.Context(), shop.Config{Redis: engine.Redis{URL: u.String()}, PostgresURL: r.Stack.PostgresURL()}, 5, to, nobody)
+		return err
+	}
+	if err := as("server"); err == nil || !strings.Contains(err.Error(), "`stampede move` in README.md") {
+		t.Errorf("without the rights: %v", err)
+	}
+	if err := as("mover"); err != nil {
+		t.Error(err)
+	}
+	r.settled()
+}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"runtime"
@@ -95,6 +96,7 @@ type Engine struct {
 	clockOffset atomic.Int64 // ms
 	backlogCap  atomic.Int64 // bytes
 
+	name     string // of this engine among those that wait for units
 	supplies supplies
 	movers   movers
 
@@ -114,7 +116,7 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{cfg: cfg, redis: cfg.Redis, keys: keys}
+	e := &Engine{cfg: cfg, name: rand.Text(), redis: cfg.Redis, keys: keys}
 	if e.ids, err = newIDSource(cfg.Node, e.now); err != nil {
 		return nil, err
 	}

@@ -140,6 +140,9 @@ func (k *Keys) Grown(p int, product int64) string { return k.id(p, "v:", product
 // Transfers is the record of what moves between a partition's share of a product and others: see transfer.go.
 func (k *Keys) Transfers(p int, product int64) string { return k.id(p, "x:", product) }
 
+// Wanted is the hash of what orders wait for of a product, by process, in the product's home: see claims.go.
+func (k *Keys) Wanted(p int, product int64) string { return k.id(p, "w:", product) }
+
 // Moving is the sorted set of the units that have left a partition, and of which it is not settled yet that they arrived:
 // "<product>:<partition>" by time in ms.
 func (k *Keys) Moving(p int) string { return k.tags[p] + "moving" }

@@ -15,7 +15,6 @@ const (
 	supplyWait  = 2 * time.Second       // for units that lie in other partitions
 	supplyPause = 10 * time.Millisecond // before looking again where nothing could be moved
 	supplyLines = 8                     // of an order, for which units are fetched at a time
-	lendTries   = 3                     // to lend where earlier transfers are still open
 
 	// How long units stay in the share into which they came for a buyer: those who wait for the same in another process must
 	// not take them away before he has bought, which he does once the units of his other lines have come too.
@@ -33,7 +32,7 @@ func (e *Engine) supply(ctx context.Context, p *partition, lines []Line, err err
 	waiting, cancel := context.WithTimeout(ctx, supplyWait)
 	defer cancel()
 	w := e.supplies.wait(p.number, lines)
-	defer e.supplies.leave(w)
+	defer e.leave(w)
 	err = e.sellSupplied(waiting, w, short, sell)
 	e.metrics.waited[waitEndOf(err)].Inc()
 	return err
@@ -110,13 +109,11 @@ func (e *Engine) fetchLine(ctx context.Context, w *waiter, i int) error {
 	return err
 }
 
-// supplies are the shares for which this process fetches units. What there is is divided among the orders that wait in the order
-// of their tickets, so that partitions do not take it from each other for ever, nor do two orders that want the same two
-// products.
+// supplies are the shares for which this process fetches units.
 type supplies struct {
-	mu      sync.Mutex
-	tickets int64
-	under   map[shareKey]*supplying
+	mu    sync.Mutex
+	last  int64 // ticket: when the order came, in us, and each another
+	under map[shareKey]*supplying
 }
 
 type shareKey struct {
@@ -144,8 +141,8 @@ func (s *supplies) wait(partition int, lines []Line) *waiter {
 	if s.under == nil {
 		s.under = map[shareKey]*supplying{}
 	}
-	s.tickets++
-	w := &waiter{ticket: s.tickets, partition: partition, lines: lines, at: make([]*supplying, len(lines))}
+	s.last = max(s.last+1, time.Now().UnixMicro())
+	w := &waiter{ticket: s.last, partition: partition, lines: lines, at: make([]*supplying, len(lines))}
 	for i, line := range lines {
 		key := shareKey{line.ProductID, partition}
 		one := s.under[key]
@@ -159,42 +156,17 @@ func (s *supplies) wait(partition int, lines []Line) *waiter {
 	return w
 }
 
-func (s *supplies) leave(w *waiter) {
+// leave ends a wait.
+func (e *Engine) leave(w *waiter) {
+	s := &e.supplies
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, line := range w.lines {
 		if delete(w.at[i].wanted, w.ticket); len(w.at[i].wanted) == 0 {
 			delete(s.under, shareKey{line.ProductID, w.partition})
+			e.aside(func(ctx context.Context) error { return e.withdraw(ctx, line.ProductID) })
 		}
 	}
-}
-
-// claims divides the units that there are of a product among the orders that wait for it, the earlier first, and returns how
-// many of them each partition is to have. Whoever wants more than there is gets none.
-func (s *supplies) claims(product int64, view stockView) []int64 {
-	type claim struct {
-		ticket, units int64
-		partition     int
-	}
-	var all []claim
-	s.mu.Lock()
-	for n := range view.units {
-		if one := s.under[shareKey{product, n}]; one != nil {
-			for ticket, units := range one.wanted {
-				all = append(all, claim{ticket, units, n})
-			}
-		}
-	}
-	s.mu.Unlock()
-	slices.SortFunc(all, func(a, b claim) int { return sign(a.ticket - b.ticket) })
-	claimed, left := make([]int64, len(view.units)), view.total
-	for _, c := range all {
-		if c.units <= left {
-			left -= c.units
-			claimed[c.partition] += c.units
-		}
-	}
-	return claimed
 }
 
 // bring looks at a product everywhere and moves into a share what the orders that wait there may have. It takes nothing away that
@@ -204,7 +176,10 @@ func (e *Engine) bring(ctx context.Context, to shareKey) (stockView, error) {
 	if err != nil {
 		return view, err
 	}
-	claimed := e.supplies.claims(to.product, view)
+	claimed, err := e.claims(ctx, to.product, view)
+	if err != nil {
+		return view, err
+	}
 	short := claimed[to.partition] - view.units[to.partition]
 	spare := slices.Clone(view.units)
 	for n := range spare {
@@ -266,27 +241,22 @@ func (e *Engine) recall(ctx context.Context, to shareKey, units int64, spare []i
 	return slices.Contains(came, true)
 }
 
-// send moves up to most units from a share into another and returns when they have come.
+// send moves up to most units from a share into another and returns when some have come: where an earlier transfer between the two
+// is still open, it brings that one to its end instead.
 func (e *Engine) send(ctx context.Context, product int64, from, to int, most int64, stay time.Duration) error {
-	for range lendTries {
-		t, earlier, err := e.lend(ctx, product, from, to, most)
-		if err != nil {
-			return err
-		}
-		if earlier {
-			if err := e.finish(ctx, t); err != nil {
-				return err
-			}
-			continue
-		}
-		credited, err := e.arrive(ctx, t, stay)
-		if err != nil {
-			return err
-		}
-		e.aside(func(ctx context.Context) error { return e.settle(ctx, t, credited) })
-		return nil
+	t, earlier, err := e.lend(ctx, product, from, to, most)
+	if err != nil {
+		return err
 	}
-	return ErrElsewhere
+	if earlier {
+		return e.finish(ctx, t)
+	}
+	credited, err := e.arrive(ctx, t, stay)
+	if err != nil {
+		return err
+	}
+	e.aside(func(ctx context.Context) error { return e.settle(ctx, t, credited) })
+	return nil
 }
 
 // replenish lends to a share that runs low, ahead of its next buyers: a part of what its product's home has.

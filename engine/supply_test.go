@@ -220,7 +220,7 @@ func TestSupply_WriteOffTakesWhatLiesElsewhere(t *testing.T) {
 
 // Units that are held, given back and moved all the time are never less than one in all: nobody may hear that they are gone.
 func TestSupply_NobodyIsToldThatItIsGoneWhileItMoves(t *testing.T) {
-	const partitions, buyers, rounds = 4, 6, 40
+	const partitions, buyers, rounds = 4, 6, 20
 	r := newSpreadRoom(t, partitions, engine.Config{Durable: slow(time.Millisecond)})
 	r.put(t, 1, buyers, 2) // one for each
 	var group sync.WaitGroup
@@ -241,6 +241,52 @@ func TestSupply_NobodyIsToldThatItIsGoneWhileItMoves(t *testing.T) {
 	}
 	group.Wait()
 	r.wantSupply(t, 1, buyers)
+}
+
+// Two processes sell to buyers in all partitions, who all want the same few products together: one after the other gets all of
+// its lines, none takes another's from under it.
+func TestSupply_OrdersOfManyLinesDoNotStarveEachOther(t *testing.T) {
+	const partitions, orders, each = 4, 24, 12
+	r := newSpreadRoom(t, partitions, engine.Config{Durable: slow(2 * time.Millisecond), OperationTimeout: patience})
+	other := lab.open(t).engine(t, 3, engine.Config{Partitions: partitions, Durable: slow(2 * time.Millisecond), OperationTimeout: patience})
+	other.Start()
+	awaitReady(t, other)
+	for product := int64(1); product <= 3; product++ {
+		r.put(t, product, each, int(product)%partitions)
+	}
+	var sold, gone atomic.Int64
+	var group sync.WaitGroup
+	for n := range orders {
+		e := []*engine.Engine{r.e, other}[n%2]
+		group.Go(func() {
+			_, _, err := e.Place(t.Context(), engine.PlaceRequest{
+				UserID: r.buyers[(n/2)%partitions], Key: fmt.Sprint("many ", n), Lines: lines(1+int64(n)%3, 1, 1+int64(n+1)%3, 1, 1+int64(n+2)%3, 1),
+			})
+			switch {
+			case err == nil:
+				sold.Add(1)
+			case errors.Is(err, engine.ErrOutOfStock):
+				gone.Add(1)
+			default:
+				t.Errorf("order %d: %v", n, err)
+			}
+		})
+	}
+	group.Wait()
+	if sold.Load() != each || gone.Load() != orders-each {
+		t.Errorf("%d orders got all of their lines, %d were refused, want %d and %d", sold.Load(), gone.Load(), each, orders-each)
+	}
+	for product := int64(1); product <= 3; product++ {
+		r.wantSupply(t, product, 0)
+	}
+	await(t, "nobody says any more that he waits", func() bool {
+		for product := int64(1); product <= 3; product++ {
+			if n, err := r.redis.Exists(t.Context(), r.e.Keys().Wanted(r.e.Keys().Home(product), product)).Result(); err != nil || n > 0 {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // What nobody can prove is not refused as sold out: the units are on their way, and the journal hangs.

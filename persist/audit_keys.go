@@ -71,6 +71,7 @@ func (a *audit) newSorting() *sorting {
 		{name: "s:", compare: a.strays("products", a.products, a.keys.Stock)},
 		{name: "v:", compare: a.strays("products", a.products, a.keys.Grown)},
 		{name: "x:", compare: a.strays("products", a.products, a.keys.Transfers)},
+		{name: "w:", compare: a.strays("products", a.products, a.keys.Wanted)},
 		{name: "c:", compare: a.strays("products", a.products, a.keys.Catalogue)},
 	}}
 	for p := range a.keys.Partitions() {

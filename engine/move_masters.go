@@ -70,7 +70,7 @@ func (m *Move) Close() error {
 	}
 	var errs []error
 	for _, n := range all {
-		errs = append(errs, n.Client.Close())
+		errs = append(errs, n.Close())
 	}
 	return errors.Join(errs...)
 }

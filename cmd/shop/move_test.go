@@ -150,17 +150,60 @@ func (r *relocation) settled() {
 	r.wantStock(r.plenty, relocationStock-r.sold.Load())
 }
 
+// leave puts a key on a master that does not have its partition, as an old disk of that master may hold it.
+func (r *relocation) leave(on, key string, partition int) {
+	r.t.Helper()
+	ctx, id := r.t.Context(), ""
+	has, _ := r.masterOf(partition)
+	r.at(has, func(c *redis.Client) (err error) {
+		id, err = c.ClusterMyID(ctx).Result()
+		return err
+	})
+	slot := r.Redis.ClusterKeySlot(ctx, key).Val()
+	r.at(on, func(c *redis.Client) error {
+		_, err := c.Pipelined(ctx, func(p redis.Pipeliner) error {
+			return errors.Join(p.Do(ctx, "CLUSTER", "SETSLOT", slot, "IMPORTING", id).Err(), p.Do(ctx, "ASKING").Err(), p.Set(ctx, key, "old", 0).Err())
+		})
+		return err
+	})
+}
+
+// at runs f on a connection to one node.
+func (r *relocation) at(addr string, f func(*redis.Client) error) {
+	r.t.Helper()
+	for _, node := range r.Stack.Redises() {
+		if node.Addr != addr {
+			continue
+		}
+		o, err := redis.ParseURL(node.URL)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		client := redis.NewClient(o)
+		if err := errors.Join(f(client), client.Close()); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+}
+
 func TestMove_OnlyThePartitionStopsSelling(t *testing.T) {
 	r := startRelocation(t)
 	const partition = 3
 	from, to := r.masterOf(partition)
-	for _, target := range []string{to, from, to} {
+	for n, target := range []string{to, from, to} {
+		old := r.keys.Idempotency(partition, r.buyers[0], fmt.Sprint("never used ", n))
+		r.leave(target, old, partition)
 		done, err := r.move(t.Context(), partition, target, nobody)
 		if err != nil || done.To != target || done.Already || done.Keys == 0 {
 			t.Fatalf("%+v, %v", done, err)
 		}
-		t.Logf("%+v", done)
 		r.awaitDoors()
+		r.at(target, func(c *redis.Client) error {
+			if n, err := c.Exists(t.Context(), old).Result(); err != nil || n > 0 {
+				t.Errorf("what an old disk held is served: %d, %v", n, err)
+			}
+			return nil
+		})
 	}
 	for p := range r.denied {
 		if n := r.denied[p].Load(); p != partition && n > 0 {
@@ -273,19 +316,12 @@ func TestMove_WithTheRightsOfReadme(t *testing.T) {
 		name   string
 		rights []string
 	}{{"server", serves}, {"mover", slices.Concat(serves, moves)}} {
+		command := []any{"ACL", "SETUSER", user.name, "on", ">secret"}
+		for _, right := range user.rights {
+			command = append(command, right)
+		}
 		for _, node := range r.Stack.Redises() {
-			command := []any{"ACL", "SETUSER", user.name, "on", ">secret"}
-			for _, right := range user.rights {
-				command = append(command, right)
-			}
-			o, err := redis.ParseURL(node.URL)
-			if err != nil {
-				t.Fatal(err)
-			}
-			client := redis.NewClient(o)
-			if err := errors.Join(client.Do(t.Context(), command...).Err(), client.Close()); err != nil {
-				t.Fatal(err)
-			}
+			r.at(node.Addr, func(c *redis.Client) error { return c.Do(t.Context(), command...).Err() })
 		}
 	}
 	as := func(name string) error {

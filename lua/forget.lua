@@ -12,8 +12,8 @@
 --   5         a byte for each order: its status after the last of those events. An order in another state stays: it
 --             has taken a step since. So does one that is unpaid (1)
 -- Replies
---   1 done, 0 refused: Redis is in another epoch, or has not so many events, or the door is shut: a copy of the keys may
---   be on its way to another master
+--   1 done, 0 refused: Redis is in another epoch, or has not so many events, or the door is shut: a copy of the keys
+--   may be on its way to another master
 -- Event
 --   none
 

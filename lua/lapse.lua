@@ -13,8 +13,8 @@
 --   5         its seq
 --   6..       what each key must hold: its time may have begun anew
 -- Replies
---   1 done, 0 refused: Redis is in another epoch, another process was here, or the door is shut: a copy of the keys may be
---   on its way to another master
+--   1 done, 0 refused: Redis is in another epoch, another process was here, or the door is shut: a copy of the keys may
+--   be on its way to another master
 -- Event
 --   none
 

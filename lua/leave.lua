@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- leave.lua: shuts the door of a partition that is to move to another master of the cluster, and notes where to once it
--- is about to go: from then on no repair opens it elsewhere. Whatever a repair still has on its way is refused, as after
--- claim.lua. Only who holds the partition's lock in Postgres calls it.
+-- leave.lua: shuts the door of a partition that is to move to another master of the cluster, and notes where to once
+-- it is about to go: from then on no repair opens it elsewhere. Whatever a repair still has on its way is refused, as
+-- after claim.lua. Only who holds the partition's lock in Postgres calls it.
 --
 -- KEYS
 --   1  meta

@@ -180,6 +180,7 @@ func (s *Shop) Settle(holds func() bool) {
 	if s.Engine.Keys().Partitions() == 1 {
 		return
 	}
-	for end := time.Now().Add(wait); !holds() && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(wait); !holds() && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond)
 	}
 }

@@ -6,7 +6,7 @@
 ARGS ?=
 # Packages and further go test flags for `make test`, e.g. make test PKG=./engine TESTFLAGS="-run Order -v". Those that
 # take longest come first, so that none of them is left to run alone at the end.
-PKG ?= ./persist ./cmd/stampede ./engine/rest ./...
+PKG ?= ./persist ./cmd/stampede ./engine ./engine/rest ./...
 TESTFLAGS ?=
 # Where a shop that a test starts runs, unless the test says it itself: on as many partitions of one Redis, or on a
 # cluster of three masters with as many as such a one has. See cmd/shop/shoptest/layout.go. Tests of persist look at

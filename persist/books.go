@@ -183,6 +183,7 @@ const (
 	lockMigrate = 0x5354_0001
 	lockWriter  = 0x5354_0002
 	lockRepair  = 0x5354_0003
+	lockPresent = 0x5354_0004
 )
 
 const unlockTimeout = 2 * time.Second

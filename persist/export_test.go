@@ -146,3 +146,6 @@ func Rest(ctx context.Context, b *Books, partition int, d time.Duration) time.Du
 	}
 	return time.Since(begun)
 }
+
+// Leads is how many partitions a writer writes.
+func Leads(w *Writer) int64 { return w.led.Load() }

@@ -3,6 +3,7 @@ package persist_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +17,9 @@ import (
 	"stampede/engine"
 	"stampede/persist"
 )
+
+// long asks for the full counts of the long tests (make test-long).
+var long = os.Getenv("STAMPEDE_TEST_LONG") != ""
 
 // start runs a shop with a connection of the test's own to Postgres.
 func start(t *testing.T, c shop.Config) (*shoptest.Shop, *pgx.Conn) {

@@ -41,15 +41,19 @@ type Writer struct {
 	broken  []atomic.Pointer[string] // how the last write failed, until one is done
 	metrics *writerMetrics
 	yields  bool
+	led     atomic.Int64 // partitions that this process writes
+	share   atomic.Int64 // how many of them it should: see spread.go
 }
 
 // NewWriter returns a writer that reads through a client of its own, which it closes.
 func NewWriter(b *Books, stream redis.UniversalClient) *Writer {
 	partitions := b.engine.Keys().Partitions()
-	return &Writer{
+	w := &Writer{
 		books: b, stream: stream, metrics: newWriterMetrics(stream),
 		alarms: make([]atomic.Pointer[string], partitions), broken: make([]atomic.Pointer[string], partitions),
 	}
+	w.share.Store(int64(partitions))
+	return w
 }
 
 // YieldToSales has the writer hold back in a rush, where Postgres shares a machine with Redis: see yield. It is called
@@ -59,6 +63,7 @@ func (w *Writer) YieldToSales() { w.yields = true }
 // Run writes until ctx ends.
 func (w *Writer) Run(ctx context.Context) {
 	var all sync.WaitGroup
+	all.Go(func() { w.spread(ctx) })
 	for p := range w.alarms {
 		all.Go(func() { w.partition(ctx, p) })
 	}
@@ -111,7 +116,12 @@ func (w *Writer) lead(ctx context.Context, p int) error {
 		return unavailable("connecting", err)
 	}
 	defer conn.Release()
-	for {
+	for first := true; ; first = false {
+		if !first || w.led.Load() >= w.share.Load() {
+			if w.wait(ctx); ctx.Err() != nil {
+				return ctx.Err()
+			}
+		}
 		leads := false
 		// The stream of a Redis that was left behind never goes on: whoever sits before it would keep the others out.
 		if !w.books.engine.LeftBehind(p) {
@@ -124,9 +134,6 @@ func (w *Writer) lead(ctx context.Context, p int) error {
 		}
 		w.alarms[p].Store(nil) // whoever leads now tells how it goes
 		w.broken[p].Store(nil)
-		if pause(ctx, leadEvery); ctx.Err() != nil {
-			return ctx.Err()
-		}
 	}
 	defer unlock(conn, lockWriter, p)
 	if _, err := conn.Exec(ctx, holdLead); err != nil {
@@ -135,11 +142,17 @@ func (w *Writer) lead(ctx context.Context, p int) error {
 	defer resetSession(conn)
 	w.metrics.leads.Inc()
 	defer w.metrics.leads.Dec()
+	w.led.Add(1)
 	for ctx.Err() == nil {
-		if err := w.follow(ctx, conn, p); err != nil && !errors.Is(err, errMoved) {
+		switch err := w.follow(ctx, conn, p); {
+		case errors.Is(err, errSurplus):
+			return nil
+		case err != nil && !errors.Is(err, errMoved):
+			w.led.Add(-1)
 			return err
 		}
 	}
+	w.led.Add(-1)
 	return ctx.Err()
 }
 
@@ -222,6 +235,9 @@ func (w *Writer) follow(ctx context.Context, conn *pgxpool.Conn, p int) error {
 			w.trim(ctx, p, at)
 		}
 		w.broken[p].Store(nil)
+		if w.surplus() {
+			return errSurplus
+		}
 		if err := l.turn(ctx, conn, at); err != nil {
 			return err
 		}

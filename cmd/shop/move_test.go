@@ -237,7 +237,7 @@ func TestMove_DiesAnywhereAndIsMadeAgain(t *testing.T) {
 	random := seeded(t, 0)
 	steps := []persist.MoveStep{persist.MoveCloses, persist.MoveCopies, persist.MoveHandsOn, persist.MoveHandsOn, persist.MoveHandsOn, persist.MoveOpens}
 	died := map[persist.MoveStep]int{}
-	for n := range counted(12, 200) {
+	for n := range counted(6, 200) {
 		partition := random.IntN(r.keys.Partitions())
 		_, to := r.masterOf(partition)
 		if err := r.cut(random, partition, to, steps[n%len(steps)]); err == nil {

@@ -132,7 +132,8 @@ func TestRefused_BesideARunningStack(t *testing.T) {
 	wantRefused(t, "password", "STAMPEDE_REDIS_URL="+withPassword(t, e.redisURL), postgresURL, token, addr, "serve")
 	wantRefused(t, "partitions", redisURL, postgresURL, token, addr, "serve", "--partitions", "4")
 	wantRefused(t, "--durability replica needs replicas", redisURL, postgresURL, token, addr, "serve", "--durability", "replica")
-	wantRefused(t, "several servers", "STAMPEDE_REDIS_URL="+strings.TrimSuffix(e.redisURL, "/0")+",127.0.0.1:1", postgresURL, token, addr, "serve")
+	alone := strings.TrimSuffix(e.redisURL, "/0")
+	wantRefused(t, "several servers", "STAMPEDE_REDIS_URL="+alone+",localhost:"+alone[strings.LastIndex(alone, ":")+1:], postgresURL, token, addr, "serve")
 	wantRefused(t, "not empty", "restore", "--data-dir", dir)
 	wantRefused(t, "not empty", redisURL, postgresURL, "restore")
 

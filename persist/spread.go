@@ -22,15 +22,27 @@ func (w *Writer) spread(ctx context.Context) {
 		return
 	}
 	for ctx.Err() == nil {
-		if err := w.beCounted(ctx); err != nil && ctx.Err() == nil {
-			w.books.log.Warn("writers not spread", "error", err)
+		if w.mayLead() {
+			if err := w.beCounted(ctx); err != nil && ctx.Err() == nil {
+				w.books.log.Warn("writers not spread", "error", err)
+			}
 		}
 		w.share.Store(int64(len(w.alarms))) // who is not counted knows nothing of the others
 		pause(ctx, spreadEvery)
 	}
 }
 
-// beCounted shows that this writer is there and counts all, until something fails.
+// mayLead reports whether this process has a Redis to write from: one that was left behind takes no part.
+func (w *Writer) mayLead() bool {
+	for p := range w.alarms {
+		if !w.books.engine.LeftBehind(p) {
+			return true
+		}
+	}
+	return false
+}
+
+// beCounted shows that this writer is there and counts all, until something fails or it has nothing to write from.
 func (w *Writer) beCounted(ctx context.Context) error {
 	conn, err := w.books.pool.Acquire(ctx)
 	if err != nil {
@@ -46,7 +58,7 @@ func (w *Writer) beCounted(ctx context.Context) error {
 		return unavailable("being counted", err)
 	}
 	defer resetSession(conn)
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && w.mayLead() {
 		var writers int64
 		err := conn.QueryRow(ctx, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = $1::bigint::oid AND objsubid = 2
 			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`, lockPresent).Scan(&writers)

@@ -71,7 +71,6 @@ func TestDoor_RedisEmptiedUnderLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	emptied.at = time.Now()
-	emptied.up = emptied.at
 	s.awaitProblem("stampede restore")
 	s.awaitLogged("stampede restore")
 	q.awaitTurnedAway(s)

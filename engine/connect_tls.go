@@ -82,8 +82,23 @@ func dialTLS(config *tls.Config) func(ctx context.Context, network, addr string)
 			_ = conn.Close()
 			return nil, &net.OpError{Op: "dial", Net: network, Addr: conn.RemoteAddr(), Err: handshakeError{err}}
 		}
-		return secured, nil
+		return securedConn{secured}, nil
 	}
+}
+
+// securedConn tells what a server said before it hung up. In TLS 1.3 a client has shaken hands before the server has
+// looked at its certificate, so a refusal comes when the client already writes, and stays unread where the write fails.
+type securedConn struct{ *tls.Conn }
+
+func (c securedConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		var refusal *net.OpError // of an alert: "remote error"
+		if _, last := c.Read(make([]byte, 1)); errors.As(last, &refusal) && refusal.Op == "remote error" {
+			return n, last
+		}
+	}
+	return n, err
 }
 
 // Explain says why a Redis cannot be used and what an operator can do about it. No part of a URL stands in it.

@@ -4,10 +4,14 @@
 
 # Arguments for the program that `make run`, `make bench` and `make bench-compare` start, e.g. make run ARGS="--addr 127.0.0.1:9000".
 ARGS ?=
-# Packages and further go test flags for `make test`, e.g. make test PKG=./engine TESTFLAGS="-run Order -v". Those that
-# take longest come first, so that none of them is left to run alone at the end.
-PKG ?= ./persist ./cmd/stampede ./engine ./engine/rest ./...
+# Packages and further go test flags for `make test`, e.g. make test PKG=./engine TESTFLAGS="-run Order -v".
+PKG ?= ./...
 TESTFLAGS ?=
+# Packages that start the program itself, time and again: built for the race detector it would take three times the processor
+# for what the others let that look at in their own process. `make test PKG=./cmd/stampede` and `make test-long` have it so.
+PROGRAMS = stampede/cmd/stampede stampede/bench
+# All others. Those that take longest come first, so that none of them is left to run alone at the end.
+RACED = ./persist ./engine ./engine/rest $(filter-out $(PROGRAMS),$(shell go list ./...))
 # Where a shop that a test starts runs, unless the test says it itself: on as many partitions of one Redis, or on a
 # cluster of three masters with as many as such a one has. See cmd/shop/shoptest/layout.go. Tests of persist look at
 # partition 0 alone, or say how many there are.
@@ -32,10 +36,12 @@ export GOFLAGS := $(strip $(filter-out -buildvcs=%,$(shell go env GOFLAGS 2>/dev
 TOOLBIN = $(shell .make/tools --bindir)
 
 # Packages start their own Redis and Postgres and often wait for them: three packages at a time keep two processors busy.
-# Under the race detector each would sleep for a second before it exits.
-GOTEST = CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 go test -race -count=1 -p 3
-# Benchmarks of the hot path. A rebuild and a restore take longer, and have figures of their own.
-MICRO = -run '^$$' -bench . -skip 'Rebuild|Restore' ./engine ./engine/rest ./engine/rest/token ./persist
+# `make lint` is what vets.
+GOTEST = go test -vet=off -count=1 -p 3
+# Under the race detector each package would sleep for a second before it exits.
+RACE = CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 $(GOTEST) -race
+# Benchmarks of the hot path. A rebuild, a restore and a shop in several layouts take longer, and have figures of their own.
+MICRO = -run '^$$' -bench . -skip 'Rebuild|Restore|Layout' ./engine ./engine/rest ./engine/rest/token ./persist
 
 .PHONY: help
 help: ## Show this list
@@ -59,19 +65,24 @@ run: setup build ## Set up, build, and start everything with a demo catalogue (A
 	@exec bin/stampede up --demo $(ARGS)
 
 .PHONY: test
-test: setup-test ## Run every test under the race detector, against real Redis and Postgres
-	$(GOTEST) -timeout 20m $(TESTFLAGS) $(PKG)
+test: setup-test ## Run every test against real Redis and Postgres, all but those of whole programs under the race detector
+ifeq ($(origin PKG),file)
+	$(RACE) -timeout 20m $(TESTFLAGS) $(RACED)
+	$(GOTEST) -timeout 20m $(TESTFLAGS) $(PROGRAMS)
+else
+	$(RACE) -timeout 20m $(TESTFLAGS) $(PKG)
+endif
 # Once through each microbenchmark, so that none of them rots: for the whole suite only.
-	$(if $(TESTFLAGS)$(filter-out file,$(origin PKG)),,STAMPEDE_BENCH_ORDERS=10 $(GOTEST) -benchtime 1x $(MICRO))
+	$(if $(TESTFLAGS)$(filter-out file,$(origin PKG)),,STAMPEDE_BENCH_ORDERS=10 $(RACE) -benchtime 1x $(MICRO))
 
 .PHONY: test-long
-test-long: setup-test ## The same with the long tests at their full counts (hours)
-	STAMPEDE_TEST_LONG=1 $(GOTEST) -timeout 12h $(TESTFLAGS) $(PKG)
-	$(foreach layout,$(LAYOUTS),STAMPEDE_TEST_LONG=1 STAMPEDE_TEST_LAYOUT=$(layout) $(GOTEST) -timeout 12h $(TESTFLAGS) $(LAID) &&) true
+test-long: setup-test ## The same with the long tests at their full counts, and all under the race detector (hours)
+	STAMPEDE_TEST_LONG=1 $(RACE) -timeout 12h $(TESTFLAGS) $(PKG)
+	$(foreach layout,$(LAYOUTS),STAMPEDE_TEST_LONG=1 STAMPEDE_TEST_LAYOUT=$(layout) $(RACE) -timeout 12h $(TESTFLAGS) $(LAID) &&) true
 
 .PHONY: test-layouts
 test-layouts: setup-test ## The tests of a shop once more with 4 partitions on one Redis, and with 12 on a cluster of three
-	$(foreach layout,$(LAYOUTS),STAMPEDE_TEST_LAYOUT=$(layout) $(GOTEST) -timeout 30m $(TESTFLAGS) $(LAID) &&) true
+	$(foreach layout,$(LAYOUTS),STAMPEDE_TEST_LAYOUT=$(layout) $(RACE) -timeout 30m $(TESTFLAGS) $(LAID) &&) true
 
 .PHONY: fuzz
 fuzz: setup-test ## Fuzz each parser of requests for FUZZTIME

@@ -23,6 +23,7 @@ type claim struct {
 const (
 	claimsTold   = 1024             // of a process' orders for a product: the earliest
 	claimsLive   = 3 * time.Second  // what a process told is believed for so long: an order waits no longer
+	claimsOver   = 1024             // products of which they are yet to be taken back; more are left to claimsLive
 	claimsForget = 30 * time.Second // and taken away after that: the process has died
 )
 
@@ -100,6 +101,26 @@ func (e *Engine) exchange(ctx context.Context, product int64, own []claim) ([]cl
 		}
 	}
 	return all, nil
+}
+
+// takeBack withdraws the claims that are over.
+func (e *Engine) takeBack(ctx context.Context) error {
+	for product, more := e.supplies.nextOver(); more; product, more = e.supplies.nextOver() {
+		if err := e.withdraw(ctx, product); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *supplies) nextOver() (product int64, more bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for product = range s.over {
+		delete(s.over, product)
+		return product, true
+	}
+	return 0, false
 }
 
 // withdraw takes back what this process told of a product, once nobody waits for it here.

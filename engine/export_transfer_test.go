@@ -1,6 +1,11 @@
 package engine
 
-import "context"
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+)
 
 // Transfer is one that a test carries out step by step.
 type Transfer struct{ t transfer }
@@ -40,4 +45,18 @@ func (e *Engine) Shares(ctx context.Context, product int64) (shares []int64, onI
 		shares = append(shares, v.units)
 	}
 	return shares, onTheWay(views), err
+}
+
+// HoldMovers keeps all movers busy until release is called.
+func (e *Engine) HoldMovers() (release func()) {
+	held := make(chan struct{})
+	var busy atomic.Int64
+	for ; busy.Load() < moversMax; time.Sleep(time.Millisecond) {
+		e.aside(func(context.Context) error {
+			busy.Add(1)
+			<-held
+			return nil
+		})
+	}
+	return sync.OnceFunc(func() { close(held) })
 }

@@ -19,8 +19,15 @@ import (
 	"stampede/engine"
 )
 
+// layout is where a shop runs.
+type layout struct {
+	partitions, masters int
+	replicas            int  // of each master
+	acked               bool // by a replica, before anything is acknowledged
+}
+
 // layouts are what one shop after another outgrows.
-var layouts = []struct{ partitions, masters int }{{1, 1}, {4, 1}, {12, 3}, {60, 3}}
+var layouts = []layout{{partitions: 1, masters: 1}, {partitions: 4, masters: 1}, {partitions: 12, masters: 3}, {partitions: 60, masters: 3}}
 
 // stand is a shop in one of the layouts, with the same number of buyers in each partition, and nothing that runs out.
 type stand struct {
@@ -40,15 +47,15 @@ const (
 	standCalls  = 60  // a round, over all partitions in turn
 )
 
-func openStand(b *testing.B, partitions, masters, products int) *stand {
+func openStand(b *testing.B, l layout, products int) *stand {
 	b.Helper()
 	s := &stand{
-		name: fmt.Sprintf("P=%d", partitions), users: make([][]int64, partitions), cpu: map[string]time.Duration{},
-		Shop: shoptest.Start(b, stack.Options{RedisNodes: masters, Log: slog.New(slog.DiscardHandler)}, shop.Config{
-			Partitions: partitions, NoWriter: true, BacklogCap: 1 << 40, OperationTimeout: patience, Log: slog.New(slog.DiscardHandler),
+		name: fmt.Sprintf("P=%d", l.partitions), users: make([][]int64, l.partitions), cpu: map[string]time.Duration{},
+		Shop: shoptest.Start(b, stack.Options{RedisNodes: l.masters, RedisReplicas: l.replicas, Log: slog.New(slog.DiscardHandler)}, shop.Config{
+			Partitions: l.partitions, Replica: l.acked, NoWriter: true, BacklogCap: 1 << 40, OperationTimeout: patience, Log: slog.New(slog.DiscardHandler),
 		}),
 	}
-	for missing := partitions * standBuyers; missing > 0; {
+	for missing := l.partitions * standBuyers; missing > 0; {
 		for _, user := range s.Users(missing, 1_000_000_000_000) {
 			p := s.Engine.Keys().OfUser(user)
 			if len(s.users[p]) < standBuyers {
@@ -64,9 +71,9 @@ func openStand(b *testing.B, partitions, masters, products int) *stand {
 }
 
 // call places so many orders of one line in a partition.
-func (s *stand) call(b *testing.B, partition int) {
+func (s *stand) call(b *testing.B, partition, orders int) {
 	b.Helper()
-	ops := make([]*engine.Op, standOrders)
+	ops := make([]*engine.Op, orders)
 	for i := range ops {
 		s.n++
 		ops[i] = s.Engine.PlaceOp(engine.PlaceRequest{
@@ -85,7 +92,7 @@ func (s *stand) round(b *testing.B) {
 	b.Helper()
 	before := s.used(b)
 	for i := range standCalls {
-		s.call(b, i%len(s.users))
+		s.call(b, i%len(s.users), standOrders)
 	}
 	for master, used := range s.used(b) {
 		s.cpu[master] += used - before[master]
@@ -162,7 +169,7 @@ func BenchmarkLayout(b *testing.B) {
 		b.Run(catalogue.name, func(b *testing.B) {
 			var stands []*stand
 			for _, l := range layouts {
-				stands = append(stands, openStand(b, l.partitions, l.masters, catalogue.products))
+				stands = append(stands, openStand(b, l, catalogue.products))
 			}
 			for b.Loop() {
 				for _, s := range stands {

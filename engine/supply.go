@@ -114,6 +114,7 @@ type supplies struct {
 	mu    sync.Mutex
 	last  int64 // ticket: when the order came, in us, and each another
 	under map[shareKey]*supplying
+	over  map[int64]struct{} // products of claims to take back
 }
 
 type shareKey struct {
@@ -139,7 +140,7 @@ func (s *supplies) wait(partition int, lines []Line) *waiter {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.under == nil {
-		s.under = map[shareKey]*supplying{}
+		s.under, s.over = map[shareKey]*supplying{}, map[int64]struct{}{}
 	}
 	s.last = max(s.last+1, time.Now().UnixMicro())
 	w := &waiter{ticket: s.last, partition: partition, lines: lines, at: make([]*supplying, len(lines))}
@@ -160,12 +161,18 @@ func (s *supplies) wait(partition int, lines []Line) *waiter {
 func (e *Engine) leave(w *waiter) {
 	s := &e.supplies
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	over := false
 	for i, line := range w.lines {
 		if delete(w.at[i].wanted, w.ticket); len(w.at[i].wanted) == 0 {
 			delete(s.under, shareKey{line.ProductID, w.partition})
-			e.aside(func(ctx context.Context) error { return e.withdraw(ctx, line.ProductID) })
+			if over = true; len(s.over) < claimsOver {
+				s.over[line.ProductID] = struct{}{}
+			}
 		}
+	}
+	s.mu.Unlock()
+	if over {
+		e.aside(e.takeBack)
 	}
 }
 

@@ -209,7 +209,7 @@ func TestTop_IsRolledInStepsAndAlwaysTheSumOfItsMinutes(t *testing.T) {
 
 // Several processes roll the same minutes out while others sell and refund.
 func TestTop_RolledByManyAtOnceCountsEachMinuteOnce(t *testing.T) {
-	const products, minutes, rollers = 1500, 300, 4
+	const products, minutes, rollers = 1500, 150, 4
 	r := topRoom(t, 0, products)
 	for m := range minutes {
 		var l []engine.Line

@@ -115,7 +115,8 @@ func (m *movers) wait() {
 	_ = m.group.Wait()
 }
 
-// aside runs a step of a transfer beside the requests, if there is room: otherwise the sweeper does it later.
+// aside runs a step of a transfer beside the requests, if there is room: otherwise the sweeper does it later. Claims that are
+// over are taken back after it: the step of one that had no room by the next that is done.
 func (e *Engine) aside(step func(ctx context.Context) error) {
 	m := &e.movers
 	m.mu.Lock()
@@ -127,8 +128,10 @@ func (e *Engine) aside(step func(ctx context.Context) error) {
 	m.group.TryGo(func() error {
 		ctx, cancel := context.WithTimeout(life, moveTimeout)
 		defer cancel()
-		if err := step(ctx); err != nil && !expected(err) {
-			e.cfg.Log.Warn("units not moved yet", "error", err)
+		for _, do := range []func(context.Context) error{step, e.takeBack} {
+			if err := do(ctx); err != nil && !expected(err) {
+				e.cfg.Log.Warn("units not moved yet", "error", err)
+			}
 		}
 		return nil
 	})

@@ -14,12 +14,12 @@ import (
 	"stampede/engine"
 )
 
-// benchOrders is how many orders a benchmark of the books works on.
-func benchOrders(tb testing.TB) int {
+// benchOrders is how many orders a test or a benchmark of the books works on that can work on any number.
+func benchOrders(tb testing.TB, usual int) int {
 	tb.Helper()
 	text := os.Getenv("STAMPEDE_BENCH_ORDERS")
 	if text == "" {
-		return 20_000
+		return usual
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 {

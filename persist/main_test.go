@@ -101,9 +101,9 @@ func line(product, quantity int64) engine.Line {
 	return engine.Line{ProductID: product, Quantity: quantity}
 }
 
-// breath is what callers in a loop leave between two calls: about what a call takes where Redis writes to a disk. Without
-// it two of them keep a small machine busy, and what a test waits for comes no sooner.
-const breath = 2 * time.Millisecond
+// breath is what callers in a loop leave between two calls. Without it two of them keep a small machine busy, and what a
+// test waits for comes no sooner.
+const breath = 8 * time.Millisecond
 
 // awaitEvents waits until partition 0 has so many events more.
 func awaitEvents(t *testing.T, s *shop.Shop, more int64) {

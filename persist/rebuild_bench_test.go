@@ -11,7 +11,7 @@ import (
 
 // BenchmarkRebuild, of orders of one line that were paid at once, rebuilds tables that are as they should be, and tables that are empty.
 func BenchmarkRebuild(b *testing.B) {
-	orders := benchOrders(b)
+	orders := benchOrders(b, 20_000)
 	s := shoptest.Start(b, stack.Options{}, shop.Config{})
 	generate(b, s, orders, max(1, orders/10), max(1, orders/1000))
 	s.Written()

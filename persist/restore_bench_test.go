@@ -13,7 +13,7 @@ import (
 // BenchmarkRestore fills an emptied Redis from books whose orders are all of today, so that each has a key that lives:
 // a hundred thousand users and a thousand products at a million orders.
 func BenchmarkRestore(b *testing.B) {
-	orders := benchOrders(b)
+	orders := benchOrders(b, 20_000)
 	s := shoptest.Start(b, stack.Options{}, shop.Config{BacklogCap: 1 << 40})
 	generate(b, s, orders, max(1, orders/10), max(1, orders/1000))
 	if err := s.AwaitWritten(b.Context()); err != nil {
@@ -38,7 +38,7 @@ func BenchmarkRestore(b *testing.B) {
 
 // BenchmarkLayout is BenchmarkRestore with another number of partitions than the books had: 12, then 60, and so on.
 func BenchmarkLayout(b *testing.B) {
-	orders := benchOrders(b)
+	orders := benchOrders(b, 20_000)
 	s := shoptest.Start(b, stack.Options{}, shop.Config{Partitions: 1, BacklogCap: 1 << 40})
 	generate(b, s, orders, max(1, orders/10), max(1, orders/1000))
 	if err := s.AwaitWritten(b.Context()); err != nil {

@@ -26,7 +26,7 @@ func BenchmarkWriter(b *testing.B) {
 		users, products int
 	}{{"uniform", 10_000, 1000}, {"hot", 10_000, 1}} {
 		b.Run(shape.name, func(b *testing.B) {
-			orders := benchOrders(b)
+			orders := benchOrders(b, 20_000)
 			for b.Loop() {
 				b.StopTimer()
 				s := shoptest.Start(b, stack.Options{}, shop.Config{NoWriter: true, BacklogCap: 1 << 40})

@@ -38,7 +38,7 @@ type relocation struct {
 const (
 	relocationBuyers = 36
 	relocationStock  = 1_200_000
-	relocationPause  = 20 * time.Millisecond // of a buyer between orders: the test is about moves, not about load
+	relocationPause  = 50 * time.Millisecond // of a buyer between orders: the test is about moves, not about load
 )
 
 func startRelocation(t *testing.T) *relocation {

@@ -10,7 +10,7 @@ import (
 
 // badJSON are bodies that no route takes, whatever its fields.
 func (b *battery) badJSON() {
-	for _, k := range b.all() {
+	for route, k := range b.all() {
 		var rows []row
 		refuse := func(code, detail string, bodies ...string) {
 			for _, body := range bodies {
@@ -31,7 +31,7 @@ func (b *battery) badJSON() {
 		refuse("invalid_json", "escape|valid JSON", inValues(k.body, `\x41`, `\u12`, `\u12g4`, `\U0041`, `\'`, `\`)...)
 		refuse("invalid_json", "valid JSON", inValues(k.body, "\x00", "\x01", "\n", "\t", "\x1f")...)
 		refuse("validation_failed", "field", unknown(k.body)...)
-		b.refused(rows...)
+		b.refused(oneIn(4, route, rows)...)
 	}
 }
 

@@ -35,7 +35,8 @@ export GOFLAGS := $(strip $(filter-out -buildvcs=%,$(shell go env GOFLAGS 2>/dev
 # Where `go install` puts tools, so that they are found without a word about PATH.
 TOOLBIN = $(shell .make/tools --bindir)
 
-# Packages start their own Redis and Postgres and often wait for them: three packages at a time keep two processors busy.
+# Packages start their own Redis and Postgres and often wait for them: three packages at a time keep two processors busy. Programs
+# wait more, so four tests of a package.
 # `make lint` is what vets.
 GOTEST = go test -vet=off -count=1 -p 3
 # Under the race detector each package would sleep for a second before it exits.
@@ -68,7 +69,7 @@ run: setup build ## Set up, build, and start everything with a demo catalogue (A
 test: setup-test ## Run every test against real Redis and Postgres, all but those of whole programs under the race detector
 ifeq ($(origin PKG),file)
 	$(RACE) -timeout 20m $(TESTFLAGS) $(RACED)
-	$(GOTEST) -timeout 20m $(TESTFLAGS) $(PROGRAMS)
+	$(GOTEST) -parallel 4 -timeout 20m $(TESTFLAGS) $(PROGRAMS)
 else
 	$(RACE) -timeout 20m $(TESTFLAGS) $(PKG)
 endif

@@ -91,7 +91,8 @@ type Engine struct {
 	partitions  []*partition
 	metrics     *metrics
 	adminKeys   [64]sync.Mutex
-	top         Shared[topReading]
+	topFive     Shared[topReading]
+	top         Shared[topReading] // longer lists
 	fences      Shared[[]int64]
 	clockOffset atomic.Int64 // ms
 	backlogCap  atomic.Int64 // bytes
@@ -117,6 +118,7 @@ func New(cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{cfg: cfg, name: rand.Text(), redis: cfg.Redis, keys: keys}
+	e.topFive.Pause, e.top.Pause = topPause, topPause
 	if e.ids, err = newIDSource(cfg.Node, e.now); err != nil {
 		return nil, err
 	}

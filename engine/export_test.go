@@ -250,6 +250,9 @@ func (e *Engine) Roll(ctx context.Context, partition int) error {
 func TopMember(product int64) string { return topMember(product) }
 
 // What callers never see, and tests of calls do.
+// TopPage is how many products a reader of best sellers gets at a time.
+const TopPage = topPage
+
 var (
 	ErrCartChanged  = errCartChanged
 	ErrHoldNotDue   = errHoldNotDue

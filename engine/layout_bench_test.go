@@ -35,6 +35,7 @@ type stand struct {
 	name     string
 	users    [][]int64 // by partition
 	products []int64
+	pick     func(n int) int // which product an order is of; nil: one after the other
 	n        int
 
 	orders int64
@@ -76,8 +77,12 @@ func (s *stand) call(b *testing.B, partition, orders int) {
 	ops := make([]*engine.Op, orders)
 	for i := range ops {
 		s.n++
+		product := s.n % len(s.products)
+		if s.pick != nil {
+			product = s.pick(s.n)
+		}
 		ops[i] = s.Engine.PlaceOp(engine.PlaceRequest{
-			UserID: s.users[partition][s.n%standBuyers], Key: strconv.Itoa(s.n), Lines: lines(s.products[s.n%len(s.products)], 1),
+			UserID: s.users[partition][s.n%standBuyers], Key: strconv.Itoa(s.n), Lines: lines(s.products[product], 1),
 		})
 	}
 	for i, outcome := range s.Engine.Send(s.Engine.KnownEpoch(partition), ops...) {

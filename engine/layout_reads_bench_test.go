@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"testing"
 	"time"
 )
@@ -13,12 +14,22 @@ func BenchmarkLayoutReads(b *testing.B) {
 	const products, page, reads = 1000, 100, 300
 	var stands []*stand
 	for _, l := range layouts {
-		s := openStand(b, l, products)
-		for p := range l.partitions {
-			s.call(b, p, standOrders) // something to count for the best sellers
-		}
-		stands = append(stands, s)
+		stands = append(stands, openStand(b, l, products))
 	}
+	// sell has the shops sell as many orders each, over all partitions.
+	sell := func(pick func(n int) int) {
+		for _, s := range stands {
+			s.pick = pick
+			for i := range 60 {
+				s.call(b, i%len(s.users), standOrders)
+			}
+		}
+	}
+	top := func(ctx context.Context, s *stand, _ int) error {
+		_, _, err := s.Engine.Top(ctx, 5)
+		return err
+	}
+	zipf := rand.NewZipf(rand.New(rand.NewPCG(1, 2)), 1.1, 1, products-1)
 	for _, read := range []struct {
 		name string
 		do   func(ctx context.Context, s *stand, n int) error
@@ -31,11 +42,15 @@ func BenchmarkLayoutReads(b *testing.B) {
 			_, _, err := s.Engine.Products(ctx, s.products[n%(products-page)], page)
 			return err
 		}},
-		{"top=5", func(ctx context.Context, s *stand, _ int) error {
-			_, _, err := s.Engine.Top(ctx, 5)
-			return err
-		}},
+		{"top=5/equal", top},
+		{"top=5/zipf", top},
 	} {
+		switch read.name {
+		case "top=5/equal":
+			sell(nil)
+		case "top=5/zipf":
+			sell(func(int) int { return int(zipf.Uint64()) })
+		}
 		b.Run(read.name, func(b *testing.B) {
 			took, cpu := make([]time.Duration, len(stands)), make([]time.Duration, len(stands))
 			for b.Loop() {

@@ -170,8 +170,8 @@ func TestRead_CallerThatLeavesIsToldThatNothingWasDone(t *testing.T) {
 	}
 	e.partitions[0].reads.close()
 	waitUntil(t, "the end of a reading that nobody waits for", func() bool {
-		e.top.mu.Lock()
-		defer e.top.mu.Unlock()
-		return !e.top.running
+		e.topFive.mu.Lock()
+		defer e.topFive.mu.Unlock()
+		return !e.topFive.running
 	})
 }

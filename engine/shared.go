@@ -9,9 +9,13 @@ import (
 
 // Shared lets callers that wait together share one run of something that began after each of them arrived.
 type Shared[T any] struct {
+	// Pause lies between two runs, so that callers who always ask again do not keep busy what the runs need.
+	Pause time.Duration
+
 	mu      sync.Mutex
 	next    *sharedRun[T]
 	running bool
+	ended   time.Time // the last run
 }
 
 type sharedRun[T any] struct {
@@ -46,6 +50,7 @@ func (s *Shared[T]) Do(ctx context.Context, timeout time.Duration, run func(cont
 // work runs while someone waits.
 func (s *Shared[T]) work(timeout time.Duration, run func(context.Context) (T, error)) {
 	for {
+		time.Sleep(time.Until(s.ended.Add(s.Pause)))
 		s.mu.Lock()
 		r := s.next
 		s.next = nil
@@ -58,6 +63,7 @@ func (s *Shared[T]) work(timeout time.Duration, run func(context.Context) (T, er
 		ctx, cancel := context.WithTimeout(context.Background(), timeout)
 		r.value, r.err = run(ctx)
 		cancel()
+		s.ended = time.Now()
 		close(r.done)
 	}
 }

@@ -1,15 +1,11 @@
 package engine
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"stampede/lua"
 )
@@ -32,21 +28,31 @@ func (e *Engine) Top(ctx context.Context, limit int) (time.Time, []Seller, error
 	if limit < 1 || limit > TopMax {
 		return time.Time{}, nil, invalid("limit must be 1 to %d", TopMax)
 	}
-	r, err := e.top.Do(ctx, e.cfg.OperationTimeout, e.readTop)
+	reading, longest := &e.topFive, topFive
+	if limit > topFive {
+		reading, longest = &e.top, TopMax
+	}
+	r, err := reading.Do(ctx, e.cfg.OperationTimeout, func(ctx context.Context) (topReading, error) { return e.readTop(ctx, longest) })
 	if err != nil {
 		return time.Time{}, nil, nothingDone(err) // rolling a window on is no change that anybody asked for
 	}
 	return r.asOf, r.sellers[:min(limit, len(r.sellers))], nil
 }
 
-// topReading is shared by all who asked before it began: it always has the longest list.
+// topFive is what a shop's first page shows: up to so many are read by themselves, which with several partitions is much less work.
+const topFive = 5
+
+// topPause lies between two readings for a crowd: without it one that keeps asking takes a third of the time of one Redis.
+const topPause = 5 * time.Millisecond
+
+// topReading is shared by all who asked before it began: it has the longest list that any of them may want.
 type topReading struct {
 	asOf    time.Time
 	sellers []Seller
 }
 
-func (e *Engine) readTop(ctx context.Context) (topReading, error) {
-	sold, err := e.bestSellers(ctx, TopMax)
+func (e *Engine) readTop(ctx context.Context, longest int) (topReading, error) {
+	sold, err := e.bestSellers(ctx, longest)
 	if err != nil {
 		return topReading{}, err
 	}
@@ -62,74 +68,6 @@ func (e *Engine) readTop(ctx context.Context) (topReading, error) {
 		sold[i].Product = products[i]
 	}
 	return topReading{asOf: e.now().UTC().Truncate(time.Millisecond), sellers: sold}, nil
-}
-
-// bestSellers merges the partitions' running totals exactly, by the threshold algorithm (Fagin, Lotem, Naor 2001): what no
-// head of a partition names has at most the sum of the heads' last totals.
-func (e *Engine) bestSellers(ctx context.Context, limit int) ([]Seller, error) {
-	for n := limit; ; n *= 2 {
-		unseen, complete := int64(0), true
-		seen := map[int64]struct{}{}
-		for _, p := range e.partitions {
-			head, err := e.topHead(ctx, p, n)
-			if err != nil {
-				return nil, err
-			}
-			for _, s := range head {
-				seen[s.ID] = struct{}{}
-			}
-			if len(head) == n {
-				complete = false
-				unseen += head[n-1].Sold
-			}
-		}
-		totals, err := e.totals(ctx, seen)
-		if err != nil {
-			return nil, err
-		}
-		slices.SortFunc(totals, func(a, b Seller) int {
-			return cmp.Or(cmp.Compare(b.Sold, a.Sold), cmp.Compare(a.ID, b.ID))
-		})
-		if len(totals) > limit {
-			totals = totals[:limit]
-		}
-		// One partition's head is the answer as it stands. Of several, an unseen product of the same total might have a
-		// lower id.
-		if complete || len(e.partitions) == 1 || (len(totals) == limit && totals[limit-1].Sold > unseen) {
-			return totals, nil
-		}
-	}
-}
-
-// totals adds up the products' units sold over all partitions.
-func (e *Engine) totals(ctx context.Context, products map[int64]struct{}) ([]Seller, error) {
-	totals := make([]Seller, 0, len(products))
-	members := make([]string, 0, len(products))
-	for id := range products {
-		totals = append(totals, Seller{Product: Product{ID: id}})
-		members = append(members, topMember(id))
-	}
-	if len(totals) == 0 {
-		return totals, nil
-	}
-	scores := make([]*redis.FloatSliceCmd, len(e.partitions))
-	err := e.repeat(ctx, func() error {
-		pipe := e.redis.Pipeline() // one for each master
-		for i, p := range e.partitions {
-			scores[i] = pipe.ZMScore(ctx, e.keys.Top(p.number), members...)
-		}
-		_, err := pipe.Exec(ctx)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%w: reading the best sellers: %v", ErrUnavailable, err) //nolint:errorlint // for the log
-	}
-	for _, part := range scores {
-		for i, score := range part.Val() {
-			totals[i].Sold -= int64(score)
-		}
-	}
-	return totals, nil
 }
 
 const (
@@ -183,6 +121,7 @@ func (e *Engine) readHead(ctx context.Context, p *partition, n int) (head []Sell
 	if first <= minute-windowMinutes {
 		return nil, first, errToRoll
 	}
+	head = make([]Seller, 0, len(fields)/2-1) // also if nothing was sold: a list without entries
 	for i := 2; i < len(fields); i += 2 {
 		member, _ := fields[i].(string)
 		score, _ := fields[i+1].(string)

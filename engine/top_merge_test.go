@@ -73,7 +73,7 @@ func TestTop_OfSeveralPartitionsIsMergedExactly(t *testing.T) {
 	}
 	e, ctx := r.run(t), context.Background()
 	// set has the partitions count units, as the sales of a window would.
-	set := func(units func(partition int, product int64) int64) {
+	set := func(products int64, units func(partition int, product int64) int64) {
 		t.Helper()
 		for p := range partitions {
 			var all []redis.Z
@@ -131,11 +131,23 @@ func TestTop_OfSeveralPartitionsIsMergedExactly(t *testing.T) {
 			return 0
 		},
 	} {
-		set(units)
+		set(products, units)
 		for _, limit := range []int{1, 5, 37, engine.TopMax} {
 			wantTop(t, e, what, limit, bruteForce(t, r, limit))
 		}
 	}
+	// The best of all stand behind more than a page of others in every partition.
+	const before = partitions * (engine.TopPage + 100)
+	set(products+before, func(p int, id int64) int64 {
+		switch {
+		case id <= 5:
+			return 10
+		case id > products && int(id)%partitions == p:
+			return 20
+		}
+		return 0
+	})
+	wantTop(t, e, "behind a page", 5, bruteForce(t, r, 5))
 }
 
 func TestTop_ClockTurnedOverThreeDaysStaysExact(t *testing.T) {

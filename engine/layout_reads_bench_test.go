@@ -11,7 +11,7 @@ import (
 // BenchmarkLayoutReads compares, in turns, what reads cost that ask every partition: the time until one is answered that waits for
 // no other, and the CPU time of all masters.
 func BenchmarkLayoutReads(b *testing.B) {
-	const products, page, reads = 1000, 100, 300
+	const products, page, reads = 1000, 100, 100
 	var stands []*stand
 	for _, l := range layouts {
 		stands = append(stands, openStand(b, l, products))

@@ -22,9 +22,9 @@ type topList struct {
 }
 
 // bestSellers merges the partitions' running totals exactly, in three phases after TPUT (Cao, Wang 2004). The heads of all
-// partitions name products that sell well; so many units as the last of their exact totals the last of the answer has at least. A product with as many
-// has its share of them, a partition's part, in at least one partition: all that have are read. Of those, what can still
-// have as many units is added up.
+// partitions name products that sell well; the last of the answer has at least as many units as the last of their exact
+// totals. A product with as many has its share of them, a partition's part, in at least one partition: all that have are
+// read. Of those, what can still have as many units is added up.
 func (e *Engine) bestSellers(ctx context.Context, limit int) ([]Seller, error) {
 	lists := make([]topList, len(e.partitions))
 	heads := make([][]Seller, len(e.partitions))
@@ -119,8 +119,8 @@ func reaching(lists []topList, known, best []Seller, least int64) []Seller {
 	return all
 }
 
-// readTopDown reads what has at least so many units in a partition, of all partitions. Page by page: what sells on meanwhile, past the end of a page
-// of thousands, is counted by the next reader.
+// readTopDown reads what has at least so many units in a partition, of all partitions. Page by page: what sells on
+// meanwhile, past the end of a page of thousands, is counted by the next reader.
 func (e *Engine) readTopDown(ctx context.Context, lists []topList, units int64) error {
 	replies := make([]*redis.ZSliceCmd, len(lists))
 	for offset, more := int64(0), true; more; offset += topPage {

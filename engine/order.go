@@ -131,7 +131,7 @@ func (e *Engine) place(ctx context.Context, op placeOp, later bool) (Order, bool
 	if later {
 		held := &reserveOp{placeOp: op, hold: e.cfg.Hold}
 		reserve := func() error { return p.queue.do(ctx, reserveKind, held, len(op.lines)) }
-		if err := e.supply(ctx, p, op.lines, reserve(), reserve); err != nil {
+		if err := e.supply(ctx, p, op.asker(), op.lines, reserve(), reserve); err != nil {
 			return Order{}, false, err
 		}
 		if held.replayed != 0 {
@@ -141,7 +141,7 @@ func (e *Engine) place(ctx context.Context, op placeOp, later bool) (Order, bool
 	}
 	paid := &op
 	pay := func() error { return p.queue.do(ctx, placeKind, paid, len(op.lines)) }
-	if err := e.supply(ctx, p, op.lines, pay(), pay); err != nil {
+	if err := e.supply(ctx, p, op.asker(), op.lines, pay(), pay); err != nil {
 		return Order{}, false, err
 	}
 	if paid.replayed != 0 {

@@ -112,7 +112,7 @@ func (s *several) supply(ctx context.Context, short []int) (used []int) {
 		group.Go(func() error {
 			op, end := &s.ops[n], &s.ends[n]
 			p := s.engine.partitionOf(op.user)
-			end.Err = s.engine.supply(ctx, p, op.lines, end.Err, func() error {
+			end.Err = s.engine.supply(ctx, p, op.asker(), op.lines, end.Err, func() error {
 				return p.queue.do(ctx, placeKind, op, len(op.lines))
 			})
 			return nil

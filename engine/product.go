@@ -63,7 +63,7 @@ func (e *Engine) Restock(ctx context.Context, r RestockRequest) (int64, bool, er
 		op.elsewhere = elsewhere[0]
 		return p.queue.do(ctx, restockKind, op, 1)
 	}
-	err = e.supply(ctx, p, []Line{{ProductID: r.ProductID, Quantity: -r.Delta}}, restock(), restock)
+	err = e.supply(ctx, p, asker{op.key, op.fingerprint}, []Line{{ProductID: r.ProductID, Quantity: -r.Delta}}, restock(), restock)
 	if err != nil {
 		return 0, false, err
 	}

@@ -24,6 +24,8 @@ type placeOp struct {
 	replayed int64 // order of the earlier call, 0 for none
 }
 
+func (op *placeOp) asker() asker { return asker{op.key, op.fingerprint} }
+
 var placeKind = &kind{script: lua.Place, encode: encodePlace, decode: decodePlace, behind: decodeShares}
 
 func encodePlace(c *call, ops []*operation) {

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,9 @@ const (
 	supplyPause = 10 * time.Millisecond // before looking again where nothing could be moved
 	supplyLines = 8                     // of an order, for which units are fetched at a time
 
+	lateKept = 10 * time.Second // who waited in vain and asks again within that is as early as he was
+	lateMax  = 4096             // of them
+
 	// How long units stay in the share into which they came for a buyer: those who wait for the same in another process must
 	// not take them away before he has bought, which he does once the units of his other lines have come too.
 	supplyStay = 250 * time.Millisecond
@@ -24,17 +28,21 @@ const (
 // supply goes on with a sale that found a share of its partition too small: err says so, and anything else it returns as it is.
 // One share proves nothing, so the sale is made again with what comes from other partitions, until it succeeds, a product
 // is proven to be short everywhere, or supplyWait has passed: then it is ErrElsewhere, not done.
-func (e *Engine) supply(ctx context.Context, p *partition, lines []Line, err error, sell func() error) error {
+func (e *Engine) supply(ctx context.Context, p *partition, by asker, lines []Line, err error, sell func() error) error {
 	short := shortOf(err)
 	if short == nil || len(e.partitions) == 1 {
 		return err
 	}
 	waiting, cancel := context.WithTimeout(ctx, supplyWait)
 	defer cancel()
-	w := e.supplies.wait(p.number, lines)
+	w := e.supplies.wait(p.number, by, lines)
 	defer e.leave(w)
 	err = e.sellSupplied(waiting, w, short, sell)
-	e.metrics.waited[waitEndOf(err)].Inc()
+	end := waitEndOf(err)
+	if end == waitLate {
+		e.supplies.keep(w, by)
+	}
+	e.metrics.waited[end].Inc()
 	return err
 }
 
@@ -115,6 +123,20 @@ type supplies struct {
 	last  int64 // ticket: when the order came, in us, and each another
 	under map[shareKey]*supplying
 	over  map[int64]struct{} // products of claims to take back
+	late  map[asker]lateTicket
+}
+
+// asker is a request that is made again with the same key.
+type asker struct {
+	key  string
+	what Fingerprint
+}
+
+// lateTicket is the ticket of one that waited in vain. Where units take longer than supplyWait to come, nobody would ever be
+// the earliest for long enough if all who ask again began anew.
+type lateTicket struct {
+	ticket int64
+	until  time.Time
 }
 
 type shareKey struct {
@@ -136,14 +158,21 @@ type waiter struct {
 	at        []*supplying // of each line
 }
 
-func (s *supplies) wait(partition int, lines []Line) *waiter {
+func (s *supplies) wait(partition int, by asker, lines []Line) *waiter {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.under == nil {
-		s.under, s.over = map[shareKey]*supplying{}, map[int64]struct{}{}
+		s.under, s.over, s.late = map[shareKey]*supplying{}, map[int64]struct{}{}, map[asker]lateTicket{}
 	}
-	s.last = max(s.last+1, time.Now().UnixMicro())
+	now := time.Now()
+	s.last = max(s.last+1, now.UnixMicro())
 	w := &waiter{ticket: s.last, partition: partition, lines: lines, at: make([]*supplying, len(lines))}
+	if earlier, found := s.late[by]; found {
+		delete(s.late, by) // one of those who ask at once has it
+		if now.Before(earlier.until) {
+			w.ticket = earlier.ticket
+		}
+	}
 	for i, line := range lines {
 		key := shareKey{line.ProductID, partition}
 		one := s.under[key]
@@ -155,6 +184,19 @@ func (s *supplies) wait(partition int, lines []Line) *waiter {
 		w.at[i] = one
 	}
 	return w
+}
+
+// keep has the next wait of the same request be as early as this one.
+func (s *supplies) keep(w *waiter, by asker) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if len(s.late) >= lateMax {
+		maps.DeleteFunc(s.late, func(_ asker, l lateTicket) bool { return now.After(l.until) })
+	}
+	if len(s.late) < lateMax {
+		s.late[by] = lateTicket{ticket: w.ticket, until: now.Add(lateKept)}
+	}
 }
 
 // leave ends a wait.

@@ -24,7 +24,7 @@ type placeOp struct {
 	replayed int64 // order of the earlier call, 0 for none
 }
 
-func (op *placeOp) asker() asker { return asker{op.key, op.fingerprint} }
+func (o *placeOp) asker() asker { return asker{o.key, o.fingerprint} }
 
 var placeKind = &kind{script: lua.Place, encode: encodePlace, decode: decodePlace, behind: decodeShares}
 

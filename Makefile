@@ -70,7 +70,7 @@ run: setup build ## Set up, build, and start everything with a demo catalogue (A
 	@exec bin/stampede up --demo $(ARGS)
 
 .PHONY: test
-test: setup-test ## Run every test against real Redis and Postgres, all but those of whole programs under the race detector
+test: setup-test ## Run every test against real Redis and Postgres, those of concurrency under the race detector
 ifeq ($(origin PKG)$(TESTFLAGS),file)
 	$(RACE) -timeout 20m -skip '$(SERIAL)' $(RACED)
 	$(GOTEST) -parallel 4 -timeout 20m -run '$(SERIAL)' $(OF_SERIAL)

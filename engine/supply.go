@@ -36,8 +36,7 @@ func (e *Engine) supply(ctx context.Context, p *partition, by asker, lines []Lin
 	waiting, cancel := context.WithTimeout(ctx, supplyWait)
 	defer cancel()
 	w := e.supplies.wait(p.number, by, lines)
-	defer e.leave(w)
-	err = e.sellSupplied(waiting, w, short, sell)
+	err = e.waitAndSell(waiting, w, short, sell)
 	end := waitEndOf(err)
 	if end == waitLate {
 		e.supplies.keep(w, by)
@@ -46,7 +45,8 @@ func (e *Engine) supply(ctx context.Context, p *partition, by asker, lines []Lin
 	return err
 }
 
-func (e *Engine) sellSupplied(waiting context.Context, w *waiter, short *Refusal, sell func() error) (err error) {
+func (e *Engine) waitAndSell(waiting context.Context, w *waiter, short *Refusal, sell func() error) (err error) {
+	defer e.leave(w)
 	for short != nil {
 		if err := e.fetch(waiting, w); err != nil {
 			if waiting.Err() != nil && shortOf(err) == nil {

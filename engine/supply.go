@@ -124,6 +124,7 @@ type supplies struct {
 	under map[shareKey]*supplying
 	over  map[int64]struct{} // products of claims to take back
 	late  map[asker]lateTicket
+	swept time.Time // late, of what is over
 }
 
 // asker is a request that is made again with the same key.
@@ -191,7 +192,8 @@ func (s *supplies) keep(w *waiter, by asker) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	if len(s.late) >= lateMax {
+	if len(s.late) >= lateMax && now.Sub(s.swept) > lateKept/10 { // a crowd that is late may not look through all of them each time
+		s.swept = now
 		maps.DeleteFunc(s.late, func(_ asker, l lateTicket) bool { return now.After(l.until) })
 	}
 	if len(s.late) < lateMax {

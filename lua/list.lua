@@ -1,6 +1,7 @@
 #!lua
 -- list.lua: lists products in this partition: catalogue record and stock share. Safe to repeat: a record is replaced
--- only by a later version, a share is set only where none stands.
+-- only by a later version, and a share is created only together with the first record. A share that is missing beside
+-- a record has been lost: creating it again would invent its initial units, so it stays missing for the audit to find.
 --
 -- KEYS
 --   1         meta
@@ -41,10 +42,12 @@ local replies, events, writes = {}, {}, {}
 for i = 1, n do
     local product, version, record, initial = cmsgpack.unpack(ARGV[1 + i])
     local catalogue_key, stock_key = KEYS[catalogue_at + i], KEYS[stock_at + i]
-    if not stocks[stock_key] and initial > 0 and door.backlog_full then
+    local old = catalogue[catalogue_key]
+    local is_new = not old and not stocks[stock_key]
+    if is_new and initial > 0 and door.backlog_full then
         replies[i] = pack(BACKLOG)
     else
-        if not stocks[stock_key] then
+        if is_new then
             stocks[stock_key] = initial
             writes[#writes + 1] = stock_key
             writes[#writes + 1] = initial
@@ -53,7 +56,6 @@ for i = 1, n do
                     .. pack(product, '', '', initial, 'initial stock', door.now_ms, initial, initial)
             end
         end
-        local old = catalogue[catalogue_key]
         if not old or tonumber(string.match(old, '^(%d+):')) < version then
             catalogue[catalogue_key] = record
             writes[#writes + 1] = catalogue_key

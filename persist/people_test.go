@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/redis/go-redis/v9"
+
 	"stampede/cmd/shop"
 	"stampede/cmd/shop/shoptest"
 	"stampede/engine"
@@ -156,6 +158,34 @@ func TestSync_FinishesAChangeThatRedisMissed(t *testing.T) {
 	live, err = s.Engine.Product(t.Context(), product)
 	if err != nil || live.Price != number(t, conn, "SELECT price FROM products") || number(t, conn, "SELECT count(*) FROM products WHERE in_redis") != 1 {
 		t.Errorf("after many syncs Redis has %+v, %v", live, err)
+	}
+}
+
+// A share that Redis lost stays missing when its product is listed once more: its initial units would be units that
+// were never there.
+func TestSync_InventsNoUnitsOfALostShare(t *testing.T) {
+	t.Parallel()
+	s, conn := start(t, shop.Config{Partitions: 2})
+	product := s.Product(100, 50)
+	s.Written()
+	share := s.Engine.Keys().Stock(1, product)
+	s.Redis.Del(t.Context(), share)
+	isMissing := func(after string) {
+		t.Helper()
+		if units, err := s.Redis.Get(t.Context(), share).Result(); !errors.Is(err, redis.Nil) {
+			t.Errorf("%s made a share of %s units, %v", after, units, err)
+		}
+	}
+	exec(t, conn, "UPDATE products SET version = version + 1, in_redis = false")
+	if err := s.Books.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	isMissing("a sync")
+	restart(t, s, func() {})
+	isMissing("a repair")
+	s.Written()
+	if n := number(t, conn, "SELECT sum(delta) FROM stock_ledger WHERE kind = 'restock'"); n != 50 {
+		t.Errorf("the ledger has %d units of a product that was created with 50", n)
 	}
 }
 

@@ -168,7 +168,12 @@ func (a *audit) runAt(ctx context.Context, p int, before int64) error {
 	if _, err := a.sources(ctx, p, entries, without, base+entries[0].First-1); err != nil {
 		return err
 	}
-	return a.records(ctx, p, ordersOf(entries))
+	orders := ordersOf(entries)
+	a.looked(checkStates, int64(len(orders)))
+	if err := a.each(ctx, checkStates, statesOfSome, orders); err != nil {
+		return err
+	}
+	return a.records(ctx, p, orders)
 }
 
 // ordersOf returns the orders that entries speak of, a chunk at most.

@@ -133,6 +133,7 @@ func TestSampler_FindsTampering(t *testing.T) {
 		{"answer under a key", set(keys.Idempotency(0, user, "an order"), "x"), keys.Idempotency(0, user, "an order")},
 		{"counters", inRedis(keys.Meta(0), func(p redis.Pipeliner) { p.HIncrBy(ctx, keys.Meta(0), "bytes", 1) }), keys.Meta(0)},
 		{"total of an order", on("orders", "total_price = total_price + 1"), "orders id="},
+		{"the state of an order", on("orders", "status = 'FAILED'"), "order states"},
 		{"a posting", on("balance_ledger", "amount = amount - 1"), "balance_ledger partition=0"},
 		{"a stock posting", on("stock_ledger", "held = held + 1"), "stock_ledger partition=0"},
 	} {

@@ -64,7 +64,8 @@ func TestClock_MinuteFollowsItForwardAndNeverBack(t *testing.T) {
 		early := time.Now().Add(offset).Unix() / 60
 		got := order(name)
 		late := time.Now().Add(offset).Unix() / 60
-		if got < max(early, last) || got > max(late, last) {
+		// A clock that leads moves on by some seconds, whatever the step.
+		if got < max(early, last) || got > max(late, last+1) {
 			t.Errorf("%s: counted in minute %d, it was minute %d, and %d had been seen", name, got, late, last)
 		}
 		last = got

@@ -80,6 +80,10 @@ type DoorView struct {
 	IsNode   string   // of the server that answered
 	IsRun    string
 	Replica  bool
+
+	// The partition's clock, and by how much it leads Redis' TIME, which was set back or is that of another server.
+	Now  time.Time
+	Lead time.Duration
 }
 
 // Events is how many events the partition has written in all epochs together.
@@ -87,12 +91,12 @@ func (v *DoorView) Events() int64 { return v.Base + v.Seq }
 
 // Look reads a partition's door. A partition without one has the zero Position.
 func (e *Engine) Look(ctx context.Context, partition int) (DoorView, error) {
-	reply, err := e.upkeep(ctx, lua.Look, []string{e.keys.Meta(partition)})
+	reply, err := e.upkeep(ctx, lua.Look, []string{e.keys.Meta(partition)}, e.clockOffset.Load())
 	if err != nil {
 		return DoorView{}, err
 	}
 	fields, ok := reply.([]any)
-	if !ok || len(fields) != 18 {
+	if !ok || len(fields) != 20 {
 		return DoorView{}, fmt.Errorf("%w: reply of look.lua", ErrCorrupt)
 	}
 	var v DoorView
@@ -111,6 +115,10 @@ func (e *Engine) Look(ctx context.Context, partition int) (DoorView, error) {
 	}
 	v.Open = fields[2] == "1"
 	v.Replica = fields[17] == int64(1)
+	now, _ := fields[18].(int64)
+	lead, _ := fields[19].(int64)
+	v.Now, v.Lead = time.UnixMilli(now).UTC(), time.Duration(lead)*time.Millisecond
+	e.partitions[partition].lead.Store(int64(v.Lead))
 	if note, ok := fields[14].(string); ok {
 		v.Leaving = readLeaving(note)
 	}
@@ -127,14 +135,19 @@ func (e *Engine) ClaimDoor(ctx context.Context, partition int, token, renewed st
 }
 
 // MoveDoor starts an epoch behind the door or opens it, provided Redis is as found; false: look again. Only a repair
-// that holds the partition's lock may call it. base counts the events of all epochs before the new one.
-func (e *Engine) MoveDoor(ctx context.Context, partition int, token string, found DoorView, epoch, base int64, open bool) (bool, error) {
+// that holds the partition's lock may call it. base counts the events of all epochs before the new one. latest is the time
+// of the latest event that the partition was given and its meta does not know of; zero: none.
+func (e *Engine) MoveDoor(ctx context.Context, partition int, token string, found DoorView, epoch, base int64, open bool, latest time.Time) (bool, error) {
 	flag := 0
 	if open {
 		flag = 1
 	}
-	reply, err := e.upkeep(ctx, lua.Open, []string{e.keys.Meta(partition)},
-		found.IsNode, found.IsRun, found.Epoch, found.Seq, epoch, base, flag, token, firstMinute(e.now()))
+	latestMS := int64(0)
+	if !latest.IsZero() {
+		latestMS = latest.UnixMilli()
+	}
+	reply, err := e.upkeep(ctx, lua.Open, []string{e.keys.Meta(partition)}, found.IsNode, found.IsRun, found.Epoch, found.Seq,
+		epoch, base, flag, token, firstMinute(e.now()), latestMS, e.clockOffset.Load())
 	return reply == int64(1), err
 }
 
@@ -155,7 +168,7 @@ func (e *Engine) Replay(ctx context.Context, partition int, token string, from P
 		return true, nil
 	}
 	to := entries[len(entries)-1].Last
-	set, err := e.foldEntries(partition, entries, letGo != nil)
+	set, latest, err := e.foldEntries(partition, entries, letGo != nil)
 	if err != nil {
 		return false, err
 	}
@@ -169,6 +182,7 @@ func (e *Engine) Replay(ctx context.Context, partition int, token string, from P
 	} else {
 		head = appendInt(head, 0)
 	}
+	head = appendInt(appendInt(head, latest), e.clockOffset.Load())
 	keys := append([]string{e.keys.Meta(partition)}, set.keys...)
 	reply, err := e.upkeep(ctx, lua.Replay, keys, append([]any{string(head)}, set.args...)...)
 	return reply == int64(1), err

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"crypto/sha1" //nolint:gosec // Redis names scripts by it
 	"encoding/hex"
 	"slices"
@@ -14,7 +15,7 @@ import (
 var still = map[*kind]*kind{}
 
 func init() {
-	const reads, stands = "local now_ms = t[1] * 1000 + math.floor(t[2] / 1000) + clock_offset_ms\n", "local now_ms = clock_offset_ms\n"
+	const reads, stands = "local time_ms = t[1] * 1000 + math.floor(t[2] / 1000) + offset_ms\n", "local time_ms = offset_ms\n"
 	for _, k := range slices.Clone(kinds) {
 		text := strings.Replace(k.script.Text, reads, stands, 1)
 		if text == k.script.Text {
@@ -57,4 +58,10 @@ func (e *Engine) RollAt(epoch int64, at time.Time, partition int, first, minutes
 		}
 		next.first, next.cursor = op.rolled, op.cursor
 	}
+}
+
+// Due looks for holds that are due, as a sweeper does.
+func (e *Engine) Due(ctx context.Context, partition int) error {
+	_, err := e.partitions[partition].due(ctx)
+	return err
 }

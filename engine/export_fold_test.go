@@ -21,7 +21,7 @@ type Assignment struct {
 
 // Fold is what a repair would write for the entries. letGo leaves orders out that have ended.
 func (e *Engine) Fold(partition int, entries []Entry, letGo bool) ([]Assignment, error) {
-	set, err := e.foldEntries(partition, entries, letGo)
+	set, _, err := e.foldEntries(partition, entries, letGo)
 	if err != nil {
 		return nil, err
 	}

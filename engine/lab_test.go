@@ -112,7 +112,7 @@ func (r *room) empty(t rapid.TB) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if done, err := r.e.MoveDoor(ctx, p, "lab", v, 1, 0, true); err != nil || !done {
+		if done, err := r.e.MoveDoor(ctx, p, "lab", v, 1, 0, true, time.Time{}); err != nil || !done {
 			t.Fatalf("opening the door: %t, %v", done, err)
 		}
 	}

@@ -117,5 +117,8 @@ func (p *partition) collectors() []prometheus.Collector {
 				}
 				return 0
 			}),
+		gauge("stampede_partition_clock_lead_seconds", "By how much a partition's clock leads the TIME of Redis, which was set back. Worry "+
+			"above 1: check NTP on the server of Redis; unpaid orders are held for up to twice their time meanwhile.",
+			func() float64 { return time.Duration(p.lead.Load()).Seconds() }),
 	}
 }

@@ -167,30 +167,21 @@ func (e *Engine) Backlog(v *DoorView) float64 {
 	return float64(max(0, v.Bytes-v.Done)) / float64(e.backlogCap.Load())
 }
 
-// Waiting returns how long ago the first event behind a position was written, by the clock of Redis, which stamped it;
-// false where there is none.
+// Waiting returns how long ago the first event after a position was written, by the partition's clock, which stamped it;
+// false if there is none.
 func (e *Engine) Waiting(ctx context.Context, partition int, behind Position) (age time.Duration, waits bool, err error) {
-	var found *redis.XMessageSliceCmd
-	var now *redis.TimeCmd
-	err = e.repeat(ctx, func() error {
-		node, err := e.node(ctx, partition) // the clock that stamped them
-		if err != nil {
-			return err
-		}
-		_, err = node.Pipelined(ctx, func(p redis.Pipeliner) error {
-			found = p.XRangeN(ctx, e.keys.Events(partition), "("+behind.String(), "+", 1)
-			now = p.Time(ctx) // last, so that no event is younger
-			return nil
-		})
+	var found []redis.XMessage
+	err = e.repeat(ctx, func() (err error) {
+		found, err = e.redis.XRangeN(ctx, e.keys.Events(partition), "("+behind.String(), "+", 1).Result()
 		return err
 	})
 	if err != nil {
 		return 0, false, fmt.Errorf("%w: reading the oldest event: %v", ErrUnavailable, err) //nolint:errorlint // for the log
 	}
-	if len(found.Val()) == 0 {
+	if len(found) == 0 {
 		return 0, false, nil
 	}
-	entry, err := ParseEntry(found.Val()[0].ID, found.Val()[0].Values)
+	entry, err := ParseEntry(found[0].ID, found[0].Values)
 	if err != nil {
 		return 0, true, err
 	}
@@ -198,6 +189,11 @@ func (e *Engine) Waiting(ctx context.Context, partition int, behind Position) (a
 	if err != nil {
 		return 0, true, err
 	}
-	offset := time.Duration(e.clockOffset.Load()) * time.Millisecond
-	return max(0, now.Val().Add(offset).Sub(events[0].At)), true, nil
+	v, err := e.Look(ctx, partition) // after the event was written
+	return max(0, v.Now.Sub(events[0].At)), true, err
+}
+
+// ClockLead is by how much a partition's clock led Redis' TIME when this process last looked at it.
+func (e *Engine) ClockLead(partition int) time.Duration {
+	return time.Duration(e.partitions[partition].lead.Load())
 }

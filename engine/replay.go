@@ -63,9 +63,9 @@ type moves struct {
 
 type minuteProduct struct{ minute, product int64 }
 
-// foldEntries turns journal entries into the values Redis held after them. Orders that have ended stay out where
-// letGo says so: Redis has no use for them any more.
-func (e *Engine) foldEntries(partition int, entries []Entry, letGo bool) (*assignments, error) {
+// foldEntries turns journal entries into the values Redis held after them, and returns the time of the latest event in ms.
+// Orders that have ended stay out where letGo says so: Redis has no use for them any more.
+func (e *Engine) foldEntries(partition int, entries []Entry, letGo bool) (set *assignments, latest int64, err error) {
 	f := &fold{
 		balances: map[int64]int64{}, stocks: map[int64]int64{}, orders: map[int64]*Order{}, placed: map[int64]bool{},
 		carts: map[int64][]Line{},
@@ -75,20 +75,21 @@ func (e *Engine) foldEntries(partition int, entries []Entry, letGo bool) (*assig
 	for i := range entries {
 		events, err := entries[i].Events()
 		if errors.Is(err, ErrNewer) {
-			return nil, err
+			return nil, 0, err
 		}
 		if err != nil { // in quarantine: what no program can read must not keep the shop shut for good
 			e.cfg.Log.Error("replaying without events that cannot be read", "partition", partition, "error", err)
 		}
 		for j := range events {
 			f.event(&events[j])
+			latest = max(latest, events[j].At.UnixMilli())
 			if key, record := e.remembered(partition, &events[j], since); key != "" {
 				f.set(key, record)
 			}
 		}
 	}
 	f.values(letGo, minuteOf(now)-windowMinutes-foldSlackMinutes)
-	return &f.assignments, nil
+	return &f.assignments, latest, nil
 }
 
 func (f *fold) event(ev *Event) {

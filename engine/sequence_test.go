@@ -232,7 +232,7 @@ func (w *world) replay(t *rapid.T, steps int, letGo bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if done, err := e.MoveDoor(ctx, 0, "repair", v, max(v.Epoch, 1), 0, true); err != nil || !done {
+	if done, err := e.MoveDoor(ctx, 0, "repair", v, max(v.Epoch, 1), 0, true, time.Time{}); err != nil || !done {
 		t.Fatalf("opening: %t, %v", done, err)
 	}
 	for _, r := range []*room{w.together, w.replayed} {

@@ -67,10 +67,10 @@ func (p *partition) expireHolds(ctx context.Context) error {
 	return nil
 }
 
-// due returns orders whose deadline has come by the clock of Redis.
+// due returns orders whose deadline has come by the partition's clock.
 func (p *partition) due(ctx context.Context) ([]int64, error) {
 	e := p.engine
-	reply, err := e.upkeep(ctx, lua.Due, []string{e.keys.Holds(p.number)}, e.clockOffset.Load(), sweepMax)
+	reply, err := e.upkeep(ctx, lua.Due, []string{e.keys.Meta(p.number), e.keys.Holds(p.number)}, e.clockOffset.Load(), sweepMax, 0)
 	if err != nil {
 		return nil, err
 	}

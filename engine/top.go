@@ -52,7 +52,7 @@ type topReading struct {
 }
 
 func (e *Engine) readTop(ctx context.Context, longest int) (topReading, error) {
-	sold, err := e.bestSellers(ctx, longest)
+	asOf, sold, err := e.bestSellers(ctx, longest)
 	if err != nil {
 		return topReading{}, err
 	}
@@ -67,7 +67,7 @@ func (e *Engine) readTop(ctx context.Context, longest int) (topReading, error) {
 	for i := range sold {
 		sold[i].Product = products[i]
 	}
-	return topReading{asOf: e.now().UTC().Truncate(time.Millisecond), sellers: sold}, nil
+	return topReading{asOf: asOf, sellers: sold}, nil
 }
 
 const (
@@ -79,16 +79,24 @@ const (
 // errToRoll says that minutes which have left the window still count.
 var errToRoll = errors.New("minutes wait to be rolled out")
 
-// topHead reads the n best sellers of a partition, after minutes that have left the window were taken out.
-func (e *Engine) topHead(ctx context.Context, p *partition, n int) ([]Seller, error) {
-	head, first, err := e.readHead(ctx, p, n)
+// topHead reads the n best sellers of a partition at a time by its clock, after minutes that have left the window were taken
+// out.
+func (e *Engine) topHead(ctx context.Context, p *partition, n int) (time.Time, []Seller, error) {
+	h, err := e.readHead(ctx, p, n)
 	for tries := 0; errors.Is(err, errToRoll) && tries < cancelTries; tries++ {
-		if err := e.roll(ctx, p, first); err != nil {
-			return nil, err
+		if err := e.roll(ctx, p, h.first); err != nil {
+			return h.at, nil, err
 		}
-		head, first, err = e.readHead(ctx, p, n)
+		h, err = e.readHead(ctx, p, n)
 	}
-	return head, err
+	return h.at, h.best, err
+}
+
+// head are the best sellers of a partition.
+type head struct {
+	at    time.Time // by its clock
+	first int64     // minute that still counts
+	best  []Seller
 }
 
 // rollPartition takes minutes that have left the window out of a partition's totals.
@@ -96,43 +104,44 @@ func (e *Engine) rollPartition(ctx context.Context, p *partition) error {
 	if !p.door.state.Load().open {
 		return nil
 	}
-	_, first, err := e.readHead(ctx, p, 1)
+	h, err := e.readHead(ctx, p, 1)
 	if errors.Is(err, errToRoll) {
-		err = e.roll(ctx, p, first)
+		err = e.roll(ctx, p, h.first)
 	}
 	return err
 }
 
 // readHead returns errToRoll, and the first minute that still counts, where minutes wait.
-func (e *Engine) readHead(ctx context.Context, p *partition, n int) (head []Seller, first int64, err error) {
+func (e *Engine) readHead(ctx context.Context, p *partition, n int) (h head, err error) {
 	reply, err := e.upkeep(ctx, lua.Top, []string{e.keys.Meta(p.number), e.keys.Top(p.number)}, e.clockOffset.Load(), n)
 	if err != nil {
-		return nil, 0, err
+		return h, err
 	}
 	fields, _ := reply.([]any)
 	if len(fields) < 2 || len(fields)%2 != 0 {
-		return nil, 0, fmt.Errorf("%w: reply of top.lua", ErrCorrupt)
+		return h, fmt.Errorf("%w: reply of top.lua", ErrCorrupt)
 	}
-	minute, _ := fields[0].(int64)
+	now, _ := fields[0].(int64)
+	h.at = time.UnixMilli(now).UTC()
 	text, _ := fields[1].(string)
-	if first, err = strconv.ParseInt(text, 10, 64); err != nil {
-		first = firstMinute(e.now()) // a shop older than the top five
+	if h.first, err = strconv.ParseInt(text, 10, 64); err != nil {
+		h.first = firstMinute(h.at) // a shop older than the top five
 	}
-	if first <= minute-windowMinutes {
-		return nil, first, errToRoll
+	if h.first <= minuteOf(h.at)-windowMinutes {
+		return h, errToRoll
 	}
-	head = make([]Seller, 0, len(fields)/2-1) // also if nothing was sold: a list without entries
+	h.best = make([]Seller, 0, len(fields)/2-1) // also if nothing was sold: a list without entries
 	for i := 2; i < len(fields); i += 2 {
 		member, _ := fields[i].(string)
 		score, _ := fields[i+1].(string)
 		id, err1 := strconv.ParseInt(member, 10, 64)
 		units, err2 := strconv.ParseInt(score, 10, 64)
 		if err := errors.Join(err1, err2); err != nil {
-			return nil, 0, fmt.Errorf("%w: best sellers of partition %d: %v", ErrCorrupt, p.number, err) //nolint:errorlint // for the log
+			return h, fmt.Errorf("%w: best sellers of partition %d: %v", ErrCorrupt, p.number, err) //nolint:errorlint // for the log
 		}
-		head = append(head, Seller{Product: Product{ID: id}, Sold: -units})
+		h.best = append(h.best, Seller{Product: Product{ID: id}, Sold: -units})
 	}
-	return head, first, nil
+	return h, nil
 }
 
 // roll takes minutes out of the totals, from the first that still counts to the first that should.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -24,20 +25,30 @@ type topList struct {
 // bestSellers merges the partitions' running totals exactly, in three phases after TPUT (Cao, Wang 2004). The heads of all
 // partitions name products that sell well; the last of the answer has at least as many units as the last of their exact
 // totals. A product with as many has its share of them, a partition's part, in at least one partition: all that have are
-// read. Of those, what can still have as many units is added up.
-func (e *Engine) bestSellers(ctx context.Context, limit int) ([]Seller, error) {
-	lists := make([]topList, len(e.partitions))
+// read. Of those, what can still have as many units is added up. The time is that of the partition whose clock is ahead of
+// the others.
+func (e *Engine) bestSellers(ctx context.Context, limit int) (time.Time, []Seller, error) {
+	times := make([]time.Time, len(e.partitions))
 	heads := make([][]Seller, len(e.partitions))
 	err := e.Each(func(n int) (err error) {
-		heads[n], err = e.topHead(ctx, e.partitions[n], limit)
-		lists[n] = listOf(heads[n], limit)
+		times[n], heads[n], err = e.topHead(ctx, e.partitions[n], limit)
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return time.Time{}, nil, err
 	}
+	best, err := e.merged(ctx, heads, limit)
+	return slices.MaxFunc(times, time.Time.Compare), best, err
+}
+
+// merged are the best sellers, whose heads are those of the partitions.
+func (e *Engine) merged(ctx context.Context, heads [][]Seller, limit int) ([]Seller, error) {
+	lists := make([]topList, len(e.partitions))
 	if len(lists) == 1 {
 		return heads[0], nil
+	}
+	for n := range lists {
+		lists[n] = listOf(heads[n], limit)
 	}
 	known, rest := added(lists)
 	if rest == 0 {

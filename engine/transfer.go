@@ -157,7 +157,8 @@ func (e *Engine) sweepTransfers(ctx context.Context, p *partition) error {
 	if len(e.partitions) == 1 {
 		return nil
 	}
-	reply, err := e.upkeep(ctx, lua.Due, []string{e.keys.Moving(p.number)}, e.clockOffset.Load()-movingAge.Milliseconds(), movingSweep)
+	reply, err := e.upkeep(ctx, lua.Due, []string{e.keys.Meta(p.number), e.keys.Moving(p.number)},
+		e.clockOffset.Load(), movingSweep, movingAge.Milliseconds())
 	if err != nil {
 		return err
 	}

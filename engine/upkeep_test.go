@@ -173,7 +173,7 @@ func TestReplay_OfAllEventsBuildsTheSameRedis(t *testing.T) {
 
 	for p := range wideness {
 		v := look(t, e, p)
-		if done, err := e.MoveDoor(ctx, p, "repair", v, v.Epoch+1, v.Events(), true); err != nil || !done {
+		if done, err := e.MoveDoor(ctx, p, "repair", v, v.Epoch+1, v.Events(), true, time.Time{}); err != nil || !done {
 			t.Fatalf("opening: %t, %v", done, err)
 		}
 	}
@@ -212,7 +212,7 @@ func TestDoor_EveryFenceTurnsEveryCallAway(t *testing.T) {
 	ctx := context.Background()
 	e, client, server := shutEngine(t, 1)
 	claim(t, e, 0, "mine")
-	if done, err := e.MoveDoor(ctx, 0, "mine", look(t, e, 0), 1, 0, true); err != nil || !done {
+	if done, err := e.MoveDoor(ctx, 0, "mine", look(t, e, 0), 1, 0, true, time.Time{}); err != nil || !done {
 		t.Fatalf("opening: %t, %v", done, err)
 	}
 	number := 0
@@ -283,7 +283,7 @@ func TestMoveDoor_RefusesWhenRedisIsNotAsFound(t *testing.T) {
 	ctx := context.Background()
 	e, _, _ := shutEngine(t, 1)
 	claim(t, e, 0, "mine")
-	if done, err := e.MoveDoor(ctx, 0, "mine", look(t, e, 0), 3, 0, false); err != nil || !done {
+	if done, err := e.MoveDoor(ctx, 0, "mine", look(t, e, 0), 3, 0, false, time.Time{}); err != nil || !done {
 		t.Fatalf("an epoch behind the door: %t, %v", done, err)
 	}
 	found := look(t, e, 0)
@@ -295,12 +295,12 @@ func TestMoveDoor_RefusesWhenRedisIsNotAsFound(t *testing.T) {
 	} {
 		stale := found
 		change(&stale)
-		if done, err := e.MoveDoor(ctx, 0, "mine", stale, 4, 0, true); err != nil || done {
+		if done, err := e.MoveDoor(ctx, 0, "mine", stale, 4, 0, true, time.Time{}); err != nil || done {
 			t.Errorf("%s: moved %t, %v", what, done, err)
 		}
 	}
 	for _, token := range []string{"", "another's"} {
-		if done, err := e.MoveDoor(ctx, 0, token, found, 4, 0, true); err != nil || done {
+		if done, err := e.MoveDoor(ctx, 0, token, found, 4, 0, true, time.Time{}); err != nil || done {
 			t.Errorf("token %q: moved %t, %v", token, done, err)
 		}
 	}
@@ -308,10 +308,10 @@ func TestMoveDoor_RefusesWhenRedisIsNotAsFound(t *testing.T) {
 		t.Errorf("%+v, was %+v", now, found)
 	}
 	claim(t, e, 0, "later")
-	if done, err := e.MoveDoor(ctx, 0, "mine", found, 4, 0, true); err != nil || done {
+	if done, err := e.MoveDoor(ctx, 0, "mine", found, 4, 0, true, time.Time{}); err != nil || done {
 		t.Errorf("a repair that was replaced moved the door: %t, %v", done, err)
 	}
-	if done, err := e.MoveDoor(ctx, 0, "later", found, 4, 17, true); err != nil || !done {
+	if done, err := e.MoveDoor(ctx, 0, "later", found, 4, 17, true, time.Time{}); err != nil || !done {
 		t.Errorf("the repair that holds the door: %t, %v", done, err)
 	}
 	if now := look(t, e, 0); now.Position != (engine.Position{Epoch: 4}) || now.Base != 17 || !now.Standing {

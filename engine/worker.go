@@ -15,6 +15,7 @@ type partition struct {
 	door       door
 	minuteSkew atomic.Int64 // minutes Redis is ahead of this process
 	minuteSeen atomic.Int64 // last minute a script corrected us to
+	lead       atomic.Int64 // of the partition's clock over Redis' TIME when it was last looked at, in ns
 	late       atomic.Int64 // operations whose deadline passed in a queue, since the start
 	crowd      crowd
 	pace       pace

@@ -4,7 +4,7 @@
 -- sells anything), writes the one stream entry of a call, and begins every reply with the partition's last seq.
 --
 -- KEYS
---   1  meta    hash: epoch, node, open, seq, bytes, done, minute
+--   1  meta    hash: epoch, node, open, seq, bytes, done, minute, clock, clock_at
 --   2  events  stream
 -- ARGV
 --   1  msgpack sequence: epoch the caller knows, 1 to work behind a shut door (repair only) or 0,
@@ -53,23 +53,21 @@ local UNPACK_MAX = 4000
 
 -- enter returns the state of the door, or nil and the error to answer with when it is shut.
 local function enter()
-    local m = redis.call('HMGET', KEYS[1], 'epoch', 'node', 'open', 'seq', 'bytes', 'done', 'minute')
+    local m = redis.call('HMGET', KEYS[1], 'epoch', 'node', 'open', 'seq', 'bytes', 'done', 'minute', 'clock',
+        'clock_at')
     local node = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
     if tonumber(m[1]) ~= epoch or m[2] ~= node or (m[3] ~= '1' and behind ~= 1) then
         return nil, redis.error_reply('DOOR is shut: epoch, node or state is not what the caller expects')
     end
-    local t = redis.call('TIME')
-    local now_ms = t[1] * 1000 + math.floor(t[2] / 1000) + clock_offset_ms
-    -- A clock that steps back must not reopen a minute that readers have seen closed. The time of an event follows, so
-    -- that it always lies in the minute in which its sales count.
-    local minute = math.max(math.floor(now_ms / 60000), tonumber(m[7]))
+    local now_ms, _, clock_at = read_clock(m[8], m[9], m[7], clock_offset_ms)
     local bytes = tonumber(m[5])
     return {
         seq = tonumber(m[4]),
         bytes = bytes,
         backlog_full = bytes - tonumber(m[6]) > backlog_cap_bytes,
-        now_ms = math.max(now_ms, minute * 60000),
-        minute = minute,
+        now_ms = now_ms,
+        clock_at = clock_at,
+        minute = math.floor(now_ms / 60000), -- the sales of an event count in the minute of its time
     }
 end
 
@@ -97,7 +95,7 @@ local function emit(door, pieces, count)
     redis.call('XADD', KEYS[2], string.format('%.0f-%.0f', epoch, last_seq),
         'v', EVENT_VERSION, 'f', door.seq + 1, 'd', payload)
     redis.call('HSET', KEYS[1], 'seq', last_seq, 'bytes', door.bytes + #payload + ENTRY_OVERHEAD_BYTES,
-        'minute', door.minute)
+        'minute', door.minute, 'clock', door.now_ms, 'clock_at', door.clock_at)
     door.seq = last_seq
 end
 

@@ -41,18 +41,18 @@ var (
 
 // Scripts of repair and upkeep.
 var (
-	Look   = plain("look")
+	Look   = timed("look")
 	Claim  = plain("claim")
-	Open   = plain("open")
+	Open   = timed("open")
 	Leave  = plain("leave")
-	Replay = plain("replay")
+	Replay = timed("replay")
 	Begin  = plain("begin")
 	Load   = plain("load")
 	Trim   = plain("trim")
 	Forget = plain("forget")
 	Lapse  = plain("lapse")
-	Due    = plain("due")
-	Top    = plain("top")
+	Due    = timed("due")
+	Top    = timed("top")
 	Rights = plain("rights")
 	Tells  = plain("tells")
 )
@@ -75,14 +75,22 @@ func plain(name string) *Script {
 	return script(name, source(name))
 }
 
-// guarded puts the prelude, and further parts that several scripts share, behind the script's first line, which must
-// stay the shebang: without it Redis would neither refuse work beyond maxmemory up front nor check the slots of the keys.
+// timed is a script that reads the partition's clock.
+func timed(name string) *Script { return prefixed(name, "clock") }
+
+// guarded is a script with the clock, the prelude, and further parts that several scripts share.
 func guarded(name string, parts ...string) *Script {
+	return prefixed(name, append([]string{"clock", "door"}, parts...)...)
+}
+
+// prefixed puts parts after the script's first line, which must stay the shebang: without it Redis would neither refuse
+// work beyond maxmemory up front nor check the slots of the keys.
+func prefixed(name string, parts ...string) *Script {
 	first, body, ok := strings.Cut(source(name), "\n")
 	if !ok || !strings.HasPrefix(first, "#!lua") {
 		panic(fmt.Sprintf("lua: %s.lua does not begin with #!lua", name))
 	}
-	shared := source("door")
+	shared := ""
 	for _, part := range parts {
 		shared += source(part)
 	}

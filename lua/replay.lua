@@ -8,7 +8,7 @@
 -- ARGV
 --   1         msgpack sequence: epoch and seq found in meta, epoch and seq reached by this call,
 --             cumulative bytes of the journal there, token of the repair, cumulative events there if ended orders are
---             left out, else 0
+--             left out, else 0, time in ms of the latest of the events, clock offset in ms (0 in production)
 --   2..       one a key, a msgpack sequence: kind, then
 --               1  value            set
 --               2  field, delta     add to a field of a hash
@@ -36,12 +36,13 @@ local function merge(flat, groups, fields)
     return flat
 end
 
-local from_epoch, from_seq, to_epoch, to_seq, bytes, token, let_go = cmsgpack.unpack(ARGV[1])
-local m = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'repair')
+local from_epoch, from_seq, to_epoch, to_seq, bytes, token, let_go, latest_ms, offset_ms = cmsgpack.unpack(ARGV[1])
+local m = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'repair', 'clock', 'clock_at', 'minute')
 if tonumber(m[1] or 0) ~= from_epoch or tonumber(m[2] or 0) ~= from_seq or m[3] ~= token then
     return 0
 end
 redis.call('HSET', KEYS[1], 'epoch', to_epoch, 'seq', to_seq, 'bytes', bytes, 'done', bytes, 'open', 0)
+start_clock(KEYS[1], m[4], m[5], m[6], latest_ms, offset_ms)
 if let_go > 0 then
     redis.call('HSET', KEYS[1], 'let_go', let_go, 'let_go_epoch', to_epoch, 'let_go_seq', to_seq)
 end

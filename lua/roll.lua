@@ -50,6 +50,9 @@ for i = 4, #KEYS do
     rolled = rolled + 1
 end
 if done > 0 then redis.call('ZREMRANGEBYSCORE', KEYS[3], 0, 0) end
--- The minute goes along, as with a sale: a clock that steps back must not bring back what has left.
-if rolled > first or done > 0 then redis.call('HSET', KEYS[1], 'rolled', rolled, 'minute', door.minute) end
+-- The clock goes along, as with a sale: a TIME that steps back must not bring back what has left.
+if rolled > first or done > 0 then
+    redis.call('HSET', KEYS[1], 'rolled', rolled,
+        'minute', door.minute, 'clock', door.now_ms, 'clock_at', door.clock_at)
+end
 return respond(door, { pack(OK, rolled, cursor, horizon) })

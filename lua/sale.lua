@@ -240,9 +240,14 @@ local function open_order(record)
     }
 end
 
--- step brings an order into another state.
+-- last_step is the time of an order's last step in ms.
+local function last_step(order) return order.created + order.history[#order.history - 1] end
+
+-- step brings an order into another state. Its steps never run back, whichever clock stamped the last one:
+-- that of another server, or of the release before.
 local function step(order, status, now_ms, reason)
     local h = order.history
+    now_ms = math.max(now_ms, last_step(order))
     h[#h + 1], h[#h + 2], h[#h + 3] = status, now_ms - order.created, reason
     order.status = status
     order.record = pack(1, status, order.user, order.created, order.total, order.prices, order.lines, order.expires, h)

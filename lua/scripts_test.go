@@ -2,6 +2,7 @@ package lua_test
 
 import (
 	"context"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -33,12 +34,20 @@ func TestScripts_AreAllThereIs(t *testing.T) {
 }
 
 func TestScripts_CarryThePreludeExactlyWhereTheySell(t *testing.T) {
+	text, err := os.ReadFile(clock + ".lua")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, s := range lua.All() {
 		first, rest, _ := strings.Cut(s.Text, "\n")
 		if !strings.HasPrefix(first, "#!lua") {
 			t.Errorf("%s begins with %q", s.Name, first)
 		}
 		sells := slices.Contains(guarded, s)
+		rest, hasClock := strings.CutPrefix(rest, string(text))
+		if reads := regexp.MustCompile(`\b(read|start)_clock\(`).MatchString(rest); reads != hasClock {
+			t.Errorf("%s: reads the clock %t, has clock.lua %t", s.Name, reads, hasClock)
+		}
 		if strings.HasPrefix(rest, "-- door.lua:") != sells || strings.Count(s.Text, "local function enter()") != map[bool]int{true: 1}[sells] {
 			t.Errorf("%s: guarded %t, but the prelude is not where it should be", s.Name, sells)
 		}

@@ -8,14 +8,12 @@
 --   1  clock offset in ms (0 in production)
 --   2  how many products at most
 -- Replies
---   array: minute now, first minute that may still count (false: none yet), then member, score, ...
+--   array: time in ms, first minute that may still count (false: none yet), then member, score, ...
 -- Event
 --   none
 
-local m = redis.call('HMGET', KEYS[1], 'minute', 'rolled')
-local t = redis.call('TIME')
-local now_ms = t[1] * 1000 + math.floor(t[2] / 1000) + tonumber(ARGV[1])
-local reply = { math.max(math.floor(now_ms / 60000), tonumber(m[1] or 0)), m[2] }
+local m = redis.call('HMGET', KEYS[1], 'clock', 'clock_at', 'minute', 'rolled')
+local reply = { read_clock(m[1], m[2], m[3], tonumber(ARGV[1])), m[4] }
 local found = redis.call('ZRANGE', KEYS[2], 0, ARGV[2] - 1, 'WITHSCORES')
 for i = 1, #found do reply[2 + i] = found[i] end
 return reply

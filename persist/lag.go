@@ -14,7 +14,7 @@ import (
 // Lag is what Redis holds and Postgres does not, over all partitions.
 type Lag struct {
 	Events int64
-	// Age is how long ago the oldest of them was written, by the clock of Redis; AgeUnknown where that event cannot be
+	// Age is how long ago the oldest of them was written, by the clock of its partition; AgeUnknown where that event cannot be
 	// read, which stops the writer with an alarm too.
 	Age time.Duration
 	// Backlog is the share of the backlog's cap that is used, in the partition that is closest to it: from 1 on, that

@@ -178,7 +178,8 @@ func beginLayout(ctx context.Context, tx pgx.Tx, partitions int) error {
 	b.Queue("INSERT INTO epochs (partition, epoch, last_seq, reason) SELECT partition, $1, 0, $2 FROM checkpoints",
 		first, fmt.Sprintf("laid out anew, in %d partition(s)", partitions))
 	b.Queue("UPDATE checkpoints SET epoch = $1, seq = 0, fence = $1, challenge = NULL", first)
-	b.Queue("INSERT INTO layouts (epoch, partitions) VALUES ($1, $2)", first, partitions)
+	// Its orders are later than those of the layouts before, also if a clock of theirs was ahead of the one here.
+	b.Queue("INSERT INTO layouts (epoch, partitions, begun_at) SELECT $1, $2, greatest(now(), (SELECT max(updated_at) FROM orders))", first, partitions)
 	b.Queue("UPDATE deployment SET partitions = $1", partitions)
 	if err := tx.SendBatch(ctx, b).Close(); err != nil {
 		return unavailable("beginning a layout", err)

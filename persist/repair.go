@@ -103,10 +103,11 @@ type repair struct {
 	moved     bool   // to another master, by who repairs now
 	token     string // keeps out what earlier repairs still have on their way to Redis
 
-	lost  []Loss          // what it had to give up of epochs that had ended
-	found engine.DoorView // after the replay
-	epoch int64           // the new one
-	base  int64           // events before it
+	lost   []Loss          // what it had to give up of epochs that had ended
+	latest time.Time       // of the events that a restore gives the partition, whose clock goes on from there
+	found  engine.DoorView // after the replay
+	epoch  int64           // the new one
+	base   int64           // events before it
 }
 
 // claim makes the door this repair's, and looks at it anew: from then on nobody else moves it.
@@ -288,7 +289,7 @@ func (r *repair) reopen(ctx context.Context) error {
 }
 
 func (r *repair) move(ctx context.Context, found engine.DoorView, epoch, base int64, open bool) error {
-	done, err := r.books.engine.MoveDoor(ctx, r.partition, r.token, found, epoch, base, open)
+	done, err := r.books.engine.MoveDoor(ctx, r.partition, r.token, found, epoch, base, open, r.latest)
 	if err == nil && !done {
 		err = fmt.Errorf("%w: Redis changed during the repair", engine.ErrUnavailable)
 	}

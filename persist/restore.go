@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -53,8 +54,24 @@ type restore struct {
 	layouts  layouts
 	ends     []checkpoint // of all journals, also of partitions that only earlier layouts had
 	before   time.Time    // of the last event of earlier layouts, once it is asked for
+	latest   []latest     // events of each journal
 	unlisted bool         // there are products that Redis never listed
 	loads    chan *engine.Load
+}
+
+// latest are the times of the latest events of a journal that a restore reads, of the layout that the books have and of
+// earlier ones. They are not those of the last events if the release before wrote while TIME was set back.
+type latest struct{ now, earlier time.Time }
+
+// note takes a time of an event into account.
+func (l *latest) note(at time.Time, earlier bool) {
+	of := &l.now
+	if earlier {
+		of = &l.earlier
+	}
+	if at.After(*of) {
+		*of = at
+	}
 }
 
 // part is a partition that a restore fills.
@@ -203,6 +220,7 @@ func (r *restore) beginPart(ctx context.Context, p *part) error {
 	if err != nil {
 		return err
 	}
+	p.latest = last
 	p.first, err = r.books.engine.BeginRestore(ctx, p.partition, p.token, p.at.mark(), p.at.bytes, last)
 	if errors.Is(err, engine.ErrOtherBooks) {
 		return refused("%v: empty this Redis (redis-cli FLUSHALL) and restore again", err)
@@ -283,6 +301,7 @@ func (r *restore) fill(ctx context.Context) error {
 		return nil
 	}
 	r.books.log.Info("restoring", "partitions", len(r.parts))
+	r.latest = make([]latest, len(r.ends))
 	r.loads = make(chan *engine.Load, restoreWaiting)
 	group, ctx := errgroup.WithContext(ctx)
 	for range restoreSenders {
@@ -302,7 +321,25 @@ func (r *restore) fill(ctx context.Context) error {
 		close(r.loads)
 		return nil
 	})
-	return group.Wait()
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	r.startClocks()
+	return nil
+}
+
+// startClocks says from when on the clock of each partition runs. What happened in earlier layouts may have happened to
+// users of any.
+func (r *restore) startClocks() {
+	for _, p := range r.parts {
+		for n := range r.latest {
+			times := []time.Time{p.latest, r.latest[n].earlier}
+			if n == p.partition {
+				times = append(times, r.latest[n].now)
+			}
+			p.latest = slices.MaxFunc(times, time.Time.Compare)
+		}
+	}
 }
 
 func (r *restore) send(ctx context.Context) error {

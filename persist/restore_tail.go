@@ -42,6 +42,7 @@ func (r *restore) records(ctx context.Context, partition int) error {
 				}
 				earlier := entries[i].Last.Epoch < r.layouts.now().first
 				for j := range events {
+					r.latest[partition].note(events[j].At, earlier)
 					if l := r.loadOf(loads, r.books.engine.Keys().OfEvent(&events[j])); l != nil {
 						r.books.engine.Record(l, &events[j], since, earlier)
 					}

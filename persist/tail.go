@@ -10,8 +10,8 @@ import (
 	"stampede/engine"
 )
 
-// clockSlack is how far the times of a partition's events may run back where its Redis moved to another clock. In one
-// Redis they never leave the minute of the last event.
+// clockSlack is how far the times of a partition's events may run back. By the partition's clock they never do; those that
+// the release before wrote may, within a minute, and further after a failover.
 const clockSlack = time.Hour
 
 // tail returns a position in a partition's journal before all events of a time or later, and how many follow it up to

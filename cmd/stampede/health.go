@@ -93,6 +93,7 @@ func (h *health) look(ctx context.Context) (found rest.Readiness, _ error) {
 	if lag.Quarantined > 0 {
 		found.Warnings = []string{fmt.Sprintf(someQuarantined, lag.Quarantined)}
 	}
+	found.Warnings = append(found.Warnings, leadingClocks(h.shop.Engine)...)
 	return found, nil
 }
 

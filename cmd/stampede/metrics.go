@@ -63,7 +63,7 @@ func newLagCollector(measure func(context.Context) (persist.Lag, error)) *lagCol
 		events: prometheus.NewDesc("stampede_writer_lag_events",
 			"Events in Redis that Postgres lacks, measured now: at 0 every change answered before is in the tables.", nil, nil),
 		age: prometheus.NewDesc("stampede_writer_lag_seconds",
-			"Age of the oldest event that Postgres lacks, by the clock of Redis, measured now; 0 when it lacks none. Worry above 60.", nil, nil),
+			"Age of the oldest event that Postgres lacks, by the clock of its partition, measured now; 0 when it lacks none. Worry above 60.", nil, nil),
 		backlog: prometheus.NewDesc("stampede_backlog_used_ratio",
 			"Share of its cap that the backlog of events uses, in the fullest partition, measured now. Worry above 0.5: at 1 orders are answered 503.", nil, nil),
 		quarantined: prometheus.NewDesc("stampede_quarantined_events",

@@ -56,6 +56,7 @@ var exposed = map[string]dto.MetricType{
 	"stampede_http_requests_total":                   dto.MetricType_COUNTER,
 	"stampede_http_request_duration_seconds":         dto.MetricType_HISTOGRAM,
 	"stampede_http_refusals_total":                   dto.MetricType_COUNTER,
+	"stampede_partition_clock_lead_seconds":          dto.MetricType_GAUGE,
 	"stampede_queue_operations":                      dto.MetricType_GAUGE,
 	"stampede_queue_operations_max":                  dto.MetricType_GAUGE,
 	"stampede_queue_refusals_total":                  dto.MetricType_COUNTER,

@@ -160,7 +160,7 @@ func (r *comparisonReport) write(path string) error {
 func (r *comparisonReport) table(to io.Writer) error {
 	var b strings.Builder
 	if m := r.Machine; m.Cores > 0 {
-		fmt.Fprintf(&b, "\n%d cores for all, the generator included; %s, data on %s, %s; Redis %s, PostgreSQL %s, durability %s\n",
+		fmt.Fprintf(&b, "\n%d cores for all, the generator included; %s, data on %s, %s; %s, PostgreSQL %s, durability %s\n",
 			m.Cores, m.Kernel, m.Filesystem, m.Go, m.Redis, m.Postgres, m.Durability)
 		fmt.Fprintf(&b, "%s (%s)\n", m.Stampede, m.Binary)
 		fmt.Fprintf(&b, "POST /order, one line of one unit, by %d users on %d products; closed loop, %d connections (%d for full batches)\n",

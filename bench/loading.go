@@ -138,7 +138,7 @@ func (l *loading) facts(ctx context.Context) ([]result.Fact, error) {
 			{Name: "filesystem", Value: m.Filesystem},
 			{Name: "Go", Value: m.Go},
 			{Name: "Stampede", Value: m.Stampede},
-			{Name: "Redis", Value: m.Redis},
+			{Name: "Redis or Valkey", Value: m.Redis},
 			{Name: "PostgreSQL", Value: m.Postgres},
 			{Name: "durability", Value: m.Durability},
 		}, err

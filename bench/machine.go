@@ -23,7 +23,7 @@ type machine struct {
 	Go         string `json:"go"`
 	Stampede   string `json:"stampede"` // the binary's own words
 	Binary     string `json:"binary"`
-	Redis      string `json:"redis"`
+	Redis      string `json:"redis"` // "Redis 7.0.15", "Valkey 9.1.2"
 	Postgres   string `json:"postgres"`
 	Durability string `json:"durability"`
 }
@@ -80,7 +80,15 @@ func inspectRedis(ctx context.Context, url string) (version string, err error) {
 		return "", fmt.Errorf("appendonly is %s and appendfsync %s: that is not the durability fsync",
 			config["appendonly"], config["appendfsync"])
 	}
-	return info["Server"]["redis_version"], nil
+	return redisRelease(info["Server"]), nil
+}
+
+// redisRelease names the server, and not the Redis with which a Valkey is compatible.
+func redisRelease(server map[string]string) string {
+	if version := server["valkey_version"]; version != "" {
+		return "Valkey " + version
+	}
+	return "Redis " + server["redis_version"]
 }
 
 func inspectPostgres(ctx context.Context, url string) (version string, err error) {

@@ -52,7 +52,7 @@ func newMeter(proc string, roots map[int]string) (meter, error) {
 	if err != nil {
 		return m, err
 	}
-	servers := map[string]string{"redis-server": programRedis, "postgres": programPostgres}
+	servers := map[string]string{"redis-server": programRedis, "valkey-server": programRedis, "postgres": programPostgres}
 	for pid, p := range processes {
 		parent := roots[p.parent]
 		if program, ok := servers[p.name]; ok && parent != "" && parent != programGenerator {

@@ -138,7 +138,7 @@ func (r *report) table(to io.Writer) error {
 	fmt.Fprintf(&b, "Closed loop, %d connections; %d rounds of %.3g s in turns; medians (lowest to highest)\n\n",
 		r.Connections, len(r.Rounds)/2, r.RoundSeconds)
 	fmt.Fprintf(&b, "%d cores, %s, data on %s, %s, GOMAXPROCS %d\n", m.Cores, m.Kernel, m.Filesystem, m.Go, m.GoMaxProcs)
-	fmt.Fprintf(&b, "Redis %s, PostgreSQL %s, durability %s\n", m.Redis, m.Postgres, m.Durability)
+	fmt.Fprintf(&b, "%s, PostgreSQL %s, durability %s\n", m.Redis, m.Postgres, m.Durability)
 	fmt.Fprintf(&b, "%s (%s)\n\n", m.Stampede, m.Binary)
 	r.figures(&b)
 	writeVerdict(&b, r.Books, r.Marks, r.Failures, r.Seconds)

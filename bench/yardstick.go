@@ -39,7 +39,10 @@ type yardstick struct {
 func startYardstick(ctx context.Context, w workspace) (*yardstick, error) {
 	binary, err := exec.LookPath("redis-benchmark")
 	if err != nil {
-		return nil, fmt.Errorf("%w: it comes with redis-server (apt-get install redis-tools)", err)
+		binary, err = exec.LookPath("valkey-benchmark")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: redis-benchmark and it come with the server (apt-get install redis-tools)", err)
 	}
 	log, err := os.Create(w.log(programSet))
 	if err != nil {

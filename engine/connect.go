@@ -140,7 +140,8 @@ func (e *Engine) renewAOF(ctx context.Context, node redis.UniversalClient) error
 		return fmt.Errorf("%w: Redis has not begun a new AOF yet: %s", ErrUnavailable, said)
 	case errors.As(err, &refusal):
 		// A managed Redis keeps its files itself, and one without memory to fork must not stay shut for it.
-		e.cfg.Log.Warn("Redis does not begin a new AOF: after a power cut, mend the old one with redis-check-aof --fix", "error", err)
+		e.cfg.Log.Warn("Redis does not begin a new AOF: see its log for the cause, and make room if its disk is full, or free "+
+			"memory if it cannot fork; no file needs repair for that, and none may be deleted", "error", err)
 		return nil
 	}
 	return fmt.Errorf("%w: %v", ErrUnavailable, err) //nolint:errorlint // for the log

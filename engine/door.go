@@ -236,7 +236,7 @@ func run(ctx context.Context, server redis.UniversalClient, s *lua.Script, keys 
 const (
 	doorEvery   = 500 * time.Millisecond // between looks at an open door
 	doorRetry   = 100 * time.Millisecond // first wait after a failed repair, doubling
-	doorRetryMx = 2 * time.Second
+	doorRetryMx = doorEvery              // servers that are back are used within that
 )
 
 // keepDoor looks at the door until ctx ends, and has it repaired where it does not stand open.

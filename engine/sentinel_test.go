@@ -13,6 +13,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"stampede/cmd/stack/stacktest"
 	"stampede/engine"
 )
 
@@ -36,7 +37,7 @@ func startSentinel(t *testing.T, watched *url.URL) (addr string) {
 	if err := os.WriteFile(file, []byte(strings.Join(config, "\n")+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	sentinel := exec.Command("redis-server", file, "--sentinel")
+	sentinel := exec.Command(stacktest.RedisProgram(t, "server"), file, "--sentinel")
 	sentinel.Dir = dir
 	if err := sentinel.Start(); err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,21 +44,90 @@ func (s system) withDefaults() system {
 // ours are none of their business, and their messages are to be in English.
 func (s system) childEnv() []string { return []string{"PATH=" + s.path, "LC_ALL=C"} }
 
-// redisBinary finds a redis-server that is new enough.
-func (s system) redisBinary(ctx context.Context) (string, error) {
-	const advice = "install Redis 7 or newer (apt-get install redis-server), or run make setup"
-	path, ok := s.look("redis-server")
-	if !ok {
-		return "", &ConfigError{What: "redis-server was not found in PATH", Do: advice}
-	}
-	version, major, err := s.version(ctx, path, redisVersion)
+// redisPrograms are the servers that can run, in order of preference within a directory.
+var redisPrograms = []string{"redis-server", "valkey-server"}
+
+// redisBinary is a Redis or a Valkey.
+type redisBinary struct {
+	path string
+	release
+}
+
+func (b redisBinary) String() string { return fmt.Sprintf("%s (%s)", b.release, b.path) }
+
+// name is that of the program.
+func (b redisBinary) name() string { return filepath.Base(b.path) }
+
+// redisBinary finds a server that is new enough and can open what lies in the homes. If several
+// can, it takes one of the product that wrote it, or else the first in PATH.
+func (s system) redisBinary(ctx context.Context, homes []string) (redisBinary, error) {
+	found, err := s.redisBinaries(ctx)
 	if err != nil {
-		return "", err
+		return redisBinary{}, err
 	}
-	if major < redisMajorMin {
-		return "", &ConfigError{What: fmt.Sprintf("%s is Redis %s, which is too old", path, version), Do: advice}
+	var product string
+	for _, home := range homes {
+		wrote, err := whoWrote(home)
+		if err != nil {
+			return redisBinary{}, err
+		}
+		product = cmp.Or(product, wrote.by.product)
+		var reasons []string
+		found = slices.DeleteFunc(found, func(b redisBinary) bool {
+			reason := wrote.openable(b.release)
+			if reason != nil {
+				reasons = append(reasons, fmt.Sprintf("%v (%s)", reason, b.path))
+			}
+			return reason != nil
+		})
+		if len(found) == 0 {
+			return redisBinary{}, wrote.refusal(home, reasons)
+		}
 	}
-	return path, nil
+	for _, b := range found {
+		if b.product == product {
+			return b, nil
+		}
+	}
+	return found[0], nil
+}
+
+// redisBinaries are all servers in PATH that are new enough, at least one.
+func (s system) redisBinaries(ctx context.Context) ([]redisBinary, error) {
+	const advice = "install Redis 7 or newer, or Valkey (apt-get install redis-server), or run make setup"
+	var found []redisBinary
+	var unfit error = &ConfigError{What: "neither redis-server nor valkey-server was found in PATH", Do: advice}
+	for i, path := range s.lookAll(redisPrograms...) {
+		by, err := s.redisRelease(ctx, path)
+		if err == nil && by.major < redisMajorMin {
+			err = &ConfigError{What: fmt.Sprintf("%s is %s, which is too old", path, by), Do: advice}
+		}
+		switch {
+		case err == nil:
+			found = append(found, redisBinary{path, by})
+		case !errors.Is(err, ErrConfig):
+			return nil, err
+		case i == 0:
+			unfit = err
+		}
+	}
+	if len(found) == 0 {
+		return nil, unfit
+	}
+	return found, nil
+}
+
+// redisRelease asks a program which server it is.
+func (s system) redisRelease(ctx context.Context, path string) (release, error) {
+	match, err := s.version(ctx, path, redisVersion)
+	if err != nil {
+		return release{}, err
+	}
+	by, ok := parseRelease(match[1] + " " + match[2])
+	if !ok {
+		return release{}, fmt.Errorf("version of %s: %q", path, match[0])
+	}
+	return by, nil
 }
 
 // postgresBinaries are the programs of one installation.
@@ -82,15 +152,19 @@ func (s system) postgresBinaries(ctx context.Context, major int) (postgresBinari
 		if !executable(found.postgres) || !executable(found.initdb) {
 			continue
 		}
-		version, foundMajor, err := s.version(ctx, found.postgres, postgresVersion)
+		version, err := s.version(ctx, found.postgres, postgresVersion)
 		if err != nil {
 			return found, err
+		}
+		foundMajor, err := strconv.Atoi(version[2])
+		if err != nil {
+			return found, fmt.Errorf("version of %s: %w", found.postgres, err)
 		}
 		if foundMajor == major || major == 0 && foundMajor >= postgresMajorMin {
 			found.major = foundMajor
 			return found, nil
 		}
-		what += fmt.Sprintf("; %s is PostgreSQL %s", found.postgres, version)
+		what += fmt.Sprintf("; %s is PostgreSQL %s", found.postgres, version[1])
 	}
 	return postgresBinaries{}, &ConfigError{What: what, Do: advice}
 }
@@ -122,13 +196,31 @@ func globMajor(dir string) int {
 }
 
 func (s system) look(name string) (string, bool) {
+	paths := s.lookAll(name)
+	if len(paths) == 0 {
+		return "", false
+	}
+	return paths[0], true
+}
+
+// lookAll finds programs by any of the names, in the order of the directories. One that is found
+// under several paths counts once.
+func (s system) lookAll(names ...string) []string {
+	var paths, targets []string
 	for _, dir := range filepath.SplitList(s.path) {
-		path := filepath.Join(dir, name)
-		if filepath.IsAbs(path) && executable(path) {
-			return path, true
+		for _, name := range names {
+			path := filepath.Join(dir, name)
+			if !filepath.IsAbs(path) || !executable(path) {
+				continue
+			}
+			target, err := filepath.EvalSymlinks(path)
+			if err != nil || slices.Contains(targets, target) {
+				continue
+			}
+			paths, targets = append(paths, path), append(targets, target)
 		}
 	}
-	return "", false
+	return paths
 }
 
 func executable(path string) bool {
@@ -137,30 +229,26 @@ func executable(path string) bool {
 }
 
 var (
-	redisVersion    = regexp.MustCompile(`\bv=((\d+)\S*)`)
+	redisVersion    = regexp.MustCompile(`(\w+) server v=(\d+\.\d+\S*)`)
 	postgresVersion = regexp.MustCompile(`\(PostgreSQL\) ((\d+)\S*)`)
 )
 
-// version asks a program for its version, by text and major number.
-func (s system) version(ctx context.Context, path string, pattern *regexp.Regexp) (string, int, error) {
+// version asks a program for its version, and returns the match and its groups.
+func (s system) version(ctx context.Context, path string, pattern *regexp.Regexp) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, versionWaitMax)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, "--version")
 	cmd.Env = s.childEnv()
 	out, err := cmd.Output()
 	if ctx.Err() != nil {
-		return "", 0, fmt.Errorf("ask %s for its version: %w", path, context.Cause(ctx))
+		return nil, fmt.Errorf("ask %s for its version: %w", path, context.Cause(ctx))
 	}
-	match := pattern.FindSubmatch(out)
+	match := pattern.FindStringSubmatch(string(out))
 	if err == nil && match == nil {
 		err = errors.New("it printed no version")
 	}
 	if err != nil {
-		return "", 0, &ConfigError{What: path + " --version failed", Do: "install it anew", Err: err}
+		return nil, &ConfigError{What: path + " --version failed", Do: "install it again", Err: err}
 	}
-	major, err := strconv.Atoi(string(match[2]))
-	if err != nil {
-		return "", 0, fmt.Errorf("version of %s: %w", path, err)
-	}
-	return string(match[1]), major, nil
+	return match, nil
 }

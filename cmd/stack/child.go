@@ -13,10 +13,7 @@ import (
 )
 
 const (
-	backoffFirst = 100 * time.Millisecond
-	backoffMax   = 5 * time.Second
-	backoffReset = 30 * time.Second // up for so long, a server is healthy again
-	stopWaitMax  = 30 * time.Second // until a server that was asked to stop is killed
+	stopWaitMax = 30 * time.Second // until a server that was asked to stop is killed
 )
 
 // ErrStopped is what a Child answers after its stack was stopped.
@@ -25,18 +22,20 @@ var ErrStopped = errors.New("stack: stopped")
 // server is what a Child must know of the program it supervises.
 type server struct {
 	name      string
+	dir       string // where its data lies
 	input     string // path of its standard input; empty for none
 	logPath   string
-	command   func() *exec.Cmd // a fresh one for every run, always on the same port
-	prepare   func() error     // before every run, when no process of ours is left
+	command   func() *exec.Cmd                // a fresh one for every run, always on the same port
+	prepare   func(ctx context.Context) error // before every run, when no process of ours is left
 	probe     func(ctx context.Context) error
-	stop      syscall.Signal // ends it in order
+	ready     func(ctx context.Context) error // of every run, once the probe has passed; may be nil
+	stop      syscall.Signal                  // ends it in order
 	territory territory
 	orphans   syscall.Signal // ends the helpers of a dead run
 }
 
 // Child is a supervised server: when it dies it is started again on the same
-// port, after 100 ms at first, up to 5 s when it keeps dying.
+// port, after 100 ms at first and later when it keeps dying (see backoff).
 type Child struct {
 	server
 	log  *slog.Logger
@@ -50,7 +49,10 @@ type Child struct {
 }
 
 // supervisor is the goroutine that restarts.
-type supervisor struct{ quit, done chan struct{} }
+type supervisor struct {
+	quit context.CancelFunc
+	done chan struct{}
+}
 
 func newChild(life context.Context, log *slog.Logger, s server) *Child {
 	return &Child{server: s, log: log.With("server", s.name), life: life, turn: make(chan struct{}, 1)}
@@ -155,18 +157,18 @@ func (c *Child) begin(ctx context.Context) error {
 	if c.duty != nil {
 		return c.await(ctx, nil)
 	}
-	p, err := c.spawn()
+	p, err := c.spawn(ctx)
 	if err != nil {
 		return err
 	}
-	if err := c.await(ctx, p); err != nil {
+	if err := c.awaitRun(ctx, p); err != nil {
 		// Its end may be the reason, so the stop cannot hang on ctx.
 		p.stop(context.WithoutCancel(ctx), c.stop, stopWaitMax)
 		return errors.Join(err, c.clearOrphans())
 	}
-	c.duty = &supervisor{quit: make(chan struct{}), done: make(chan struct{})}
-	go c.supervise(c.duty, p)
-	c.log.Info("server is ready", "pid", p.cmd.Process.Pid, "after", time.Since(p.started).Round(time.Millisecond))
+	running, quit := context.WithCancel(context.Background())
+	c.duty = &supervisor{quit: quit, done: make(chan struct{})}
+	go c.supervise(running, c.duty.done, p)
 	return nil
 }
 
@@ -175,7 +177,7 @@ func (c *Child) end(ctx context.Context, sig syscall.Signal, wait time.Duration)
 	if c.duty == nil {
 		return nil
 	}
-	close(c.duty.quit)
+	c.duty.quit()
 	<-c.duty.done
 	c.duty = nil
 	p := c.current()
@@ -196,8 +198,8 @@ func (c *Child) clearOrphans() error {
 
 // spawn starts a run. What outlived a killed one goes first: PostgreSQL refuses to
 // start beside backends of another postmaster.
-func (c *Child) spawn() (*process, error) {
-	if err := errors.Join(c.clearOrphans(), c.prepare()); err != nil {
+func (c *Child) spawn(ctx context.Context) (*process, error) {
+	if err := errors.Join(c.clearOrphans(), c.prepare(ctx)); err != nil {
 		return nil, err
 	}
 	p, err := startProcess(c.command(), c.input, c.logPath)

@@ -14,7 +14,7 @@ import (
 // dataDir is the layout below Options.DataDir:
 //
 //	lock               flock of the owner, with its pid
-//	redis/             redis.conf, redis.sock, appendonlydir
+//	redis/             redis.conf, redis.sock, appendonlydir, server.version (who wrote it)
 //	redis-1/ ...       instead, with a cluster: of each node, and its nodes.conf
 //	redis.password     secrets, mode 0600, kept across starts
 //	postgres.password

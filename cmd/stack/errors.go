@@ -56,14 +56,18 @@ type ExitError struct {
 	Status  string // as in os.ProcessState.String
 	LogPath string
 	Lines   []string
+	Advice  string // what to do, if the cause is known; may be empty
 }
 
 func (e *ExitError) Error() string {
-	if len(e.Lines) == 0 {
-		return fmt.Sprintf("%s ended while it started (%s) and logged nothing to %s", e.Name, e.Status, e.LogPath)
+	text := fmt.Sprintf("%s ended while it started (%s)", e.Name, e.Status)
+	if e.Advice != "" {
+		text += ": " + e.Advice
 	}
-	return fmt.Sprintf("%s ended while it started (%s): mend what the end of %s says:\n\t%s",
-		e.Name, e.Status, e.LogPath, strings.Join(e.Lines, "\n\t"))
+	if len(e.Lines) == 0 {
+		return fmt.Sprintf("%s; it logged nothing to %s", text, e.LogPath)
+	}
+	return fmt.Sprintf("%s; the end of %s says what to put right:\n\t%s", text, e.LogPath, strings.Join(e.Lines, "\n\t"))
 }
 
 // Is makes every ExitError an ErrConfig.

@@ -79,6 +79,7 @@ func (p *postgresServer) start(ctx, life context.Context) error {
 func (p *postgresServer) server() server {
 	return server{
 		name:      "postgres",
+		dir:       p.cluster.dir(),
 		logPath:   p.dir.logFile("postgres"),
 		command:   p.command,
 		prepare:   p.prepare,
@@ -118,7 +119,7 @@ func (p *postgresServer) command() *exec.Cmd {
 
 // prepare removes postmaster.pid: nothing of ours runs, so it is stale whatever it
 // says, but PostgreSQL would believe it if its pid belonged to somebody else by now.
-func (p *postgresServer) prepare() error {
+func (p *postgresServer) prepare(context.Context) error {
 	path := filepath.Join(p.cluster.dir(), "postmaster.pid")
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return unusable(path, err)

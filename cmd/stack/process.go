@@ -14,6 +14,7 @@ type process struct {
 	cmd     *exec.Cmd
 	log     logMark // where this run's output begins
 	started time.Time
+	ready   time.Time     // when it first took connections; only for who waits for that
 	exited  chan struct{} // closed once reaped; cmd.ProcessState is set by then
 }
 

@@ -27,18 +27,19 @@ type redisServer struct {
 	home    string // its directory
 
 	// The same for all of a stack.
-	binary    string
+	binary    redisBinary
 	password  string
 	maxMemory int64
 
 	clustered bool
+	number    int    // of a node, from 1
 	socket    string // empty when its path would be too long, and of a node
 	port      int
 	bus       int // the port on which nodes talk to each other; 0 without a cluster
 }
 
 func newRedisServer(dir *dataDir, o Options) *redisServer {
-	r := &redisServer{dir: dir, opts: o, log: o.Log, program: "redis-server", home: dir.redis()}
+	r := &redisServer{dir: dir, opts: o, log: o.Log, home: dir.redis()}
 	if socket := filepath.Join(r.home, "redis.sock"); len(socket) < socketPathMax {
 		r.socket = socket
 	}
@@ -53,7 +54,7 @@ func (r *redisServer) url() string {
 func (r *redisServer) confPath() string { return filepath.Join(r.home, "redis.conf") }
 
 func (r *redisServer) territory() territory {
-	return territory{programs: []string{"redis-server"}, dirs: []string{r.home}}
+	return territory{programs: redisPrograms, dirs: []string{r.home}}
 }
 
 // start runs the server: a node on its ports of the last time, by which the others
@@ -75,11 +76,13 @@ func (r *redisServer) start(ctx, life context.Context) error {
 func (r *redisServer) server() server {
 	return server{
 		name:      r.program,
+		dir:       r.home,
 		input:     r.confPath(),
 		logPath:   r.dir.logFile(filepath.Base(r.home)),
 		command:   r.command,
 		prepare:   r.prepare,
 		probe:     r.probe,
+		ready:     r.recordRelease,
 		stop:      syscall.SIGTERM,
 		territory: r.territory(),
 		orphans:   syscall.SIGKILL, // an AOF rewrite that nobody will take over
@@ -90,7 +93,7 @@ func (r *redisServer) server() server {
 // be taken for a pattern, and when nothing matches Redis runs wide open on its
 // default port.
 func (r *redisServer) command() *exec.Cmd {
-	cmd := exec.Command(r.binary, "-")
+	cmd := exec.Command(r.binary.path, "-")
 	cmd.Dir = r.home
 	cmd.Env = r.opts.system.childEnv()
 	cmd.SysProcAttr = account{}.attr()
@@ -98,8 +101,8 @@ func (r *redisServer) command() *exec.Cmd {
 }
 
 // prepare removes the files that a killed run was writing: Redis never looks at
-// them again, and they may be as large as all the data. And it mends the AOF.
-func (r *redisServer) prepare() error {
+// them again, and they may be as large as all the data. And it cuts a torn write off the AOF.
+func (r *redisServer) prepare(ctx context.Context) error {
 	entries, err := os.ReadDir(r.home)
 	if err != nil {
 		return unusable(r.home, err)
@@ -113,7 +116,7 @@ func (r *redisServer) prepare() error {
 			return unusable(path, err)
 		}
 	}
-	return r.mendAOF()
+	return r.cutTornWrite(ctx)
 }
 
 // probe asks for a PONG. While Redis loads its AOF it answers LOADING instead. By

@@ -62,14 +62,18 @@ func formCluster(ctx context.Context, servers []*redisServer) (err error) {
 func newFormation(servers []*redisServer) *formation {
 	f := &formation{}
 	for _, r := range servers {
-		client := redis.NewClient(&redis.Options{
-			Addr: address(r.port), Password: r.password, PoolSize: 1, MaxRetries: -1, DisableIdentity: true,
-			DialTimeout: formCallMax, ReadTimeout: formCallMax, WriteTimeout: formCallMax, ContextTimeoutEnabled: true,
-			MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
-		})
-		f.nodes = append(f.nodes, &formingNode{server: r, client: client})
+		f.nodes = append(f.nodes, &formingNode{server: r, client: redis.NewClient(r.clientOptions())})
 	}
 	return f
+}
+
+// clientOptions are those of a client that makes a few calls, each with a bound.
+func (r *redisServer) clientOptions() *redis.Options {
+	return &redis.Options{
+		Addr: address(r.port), Password: r.password, PoolSize: 1, MaxRetries: -1, DisableIdentity: true,
+		DialTimeout: formCallMax, ReadTimeout: formCallMax, WriteTimeout: formCallMax, ContextTimeoutEnabled: true,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+	}
 }
 
 func (f *formation) close() error {

@@ -110,7 +110,7 @@ func exists(path string) bool {
 func newRedisNode(dir *dataDir, n int, o Options) *redisServer {
 	return &redisServer{
 		dir: dir, opts: o, log: o.Log,
-		program: fmt.Sprintf("redis-server %d", n), home: dir.redisNode(n), clustered: true,
+		home: dir.redisNode(n), clustered: true, number: n,
 	}
 }
 
@@ -166,7 +166,11 @@ func (s *Stack) startRedises(ctx, life context.Context, o Options) error {
 
 // prepareRedises settles what all servers share, and ends those of an earlier run.
 func (s *Stack) prepareRedises(ctx context.Context, o Options) error {
-	binary, err := o.system.redisBinary(ctx)
+	left := territory{programs: redisPrograms}
+	for _, r := range s.redises {
+		left.dirs = append(left.dirs, r.home)
+	}
+	binary, err := o.system.redisBinary(ctx, left.dirs)
 	if err != nil {
 		return err
 	}
@@ -174,13 +178,15 @@ func (s *Stack) prepareRedises(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	left := territory{programs: []string{"redis-server"}}
 	for _, r := range s.redises {
 		r.binary, r.password, r.maxMemory = binary, password, o.MaxMemory
+		r.program = binary.name()
+		if r.clustered {
+			r.program = fmt.Sprintf("%s %d", binary.name(), r.number)
+		}
 		if r.maxMemory == 0 {
 			r.maxMemory = defaultMaxMemory(len(s.redises))
 		}
-		left.dirs = append(left.dirs, r.home)
 	}
 	return stopLeftovers(s.log, left, syscall.SIGTERM)
 }

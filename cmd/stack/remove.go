@@ -34,7 +34,7 @@ func Remove(path string) (err error) {
 		return err
 	}
 	used := territory{
-		programs: []string{"redis-server", "postgres", "initdb"},
+		programs: append([]string{"postgres", "initdb"}, redisPrograms...),
 		dirs:     []string{dir.redis(), filepath.Join(home, clusterName), filepath.Join(home, clusterDraft)},
 	}
 	for n := 1; exists(dir.redisNode(n)); n++ {

@@ -33,7 +33,7 @@ func (c *Child) await(ctx context.Context, p *process) error {
 		}
 		select {
 		case <-exited:
-			return &ExitError{Name: c.name, Status: p.status(), LogPath: c.logPath, Lines: p.log.tail()}
+			return c.exitError(p)
 		case <-ctx.Done():
 			return fmt.Errorf("wait for %s: %w", c.name, context.Cause(ctx))
 		case <-tell.C:
@@ -49,46 +49,96 @@ func (c *Child) probeOnce(ctx context.Context) error {
 	return c.probe(ctx)
 }
 
-// supervise starts the server again whenever it dies, until told to quit. It
-// never gives up: what stops a server (a full disk, say) can be mended while the
-// stack is up.
-func (c *Child) supervise(duty *supervisor, p *process) {
-	defer close(duty.done)
-	pause := backoffFirst
+// awaitRun waits until a run takes connections, and notes it.
+func (c *Child) awaitRun(ctx context.Context, p *process) error {
+	if err := c.await(ctx, p); err != nil {
+		return err
+	}
+	p.ready = time.Now()
+	c.log.Info("server is ready", "pid", p.cmd.Process.Pid, "after", p.ready.Sub(p.started).Round(time.Millisecond))
+	if c.server.ready == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeWaitMax)
+	defer cancel()
+	return c.server.ready(ctx)
+}
+
+// supervise starts the server again whenever it dies, until ctx ends. It never gives
+// up: what stops a server (a full disk, say) can be put right while the stack is up.
+func (c *Child) supervise(ctx context.Context, done chan<- struct{}, p *process) {
+	defer close(done)
+	var pause backoff
 	for {
 		select {
-		case <-duty.quit:
+		case <-ctx.Done():
 			return
 		case <-p.exited:
 		}
-		if time.Since(p.started) >= backoffReset {
-			pause = backoffFirst
+		pause.after(p)
+		fields := []any{
+			"pid", p.cmd.Process.Pid, "status", p.status(), "pause", pause.next, "log", c.logPath, "last_line", lastOf(p.log.tail()),
 		}
-		c.log.Warn("server died, starting it again", "pid", p.cmd.Process.Pid, "status", p.status(),
-			"pause", pause, "log", c.logPath, "last_line", lastOf(p.log.tail()))
-		if p, pause = c.respawn(duty, pause); p == nil {
+		if full := c.diskFull(p); full != "" {
+			fields = append(fields, "advice", full)
+		}
+		c.log.Warn("server died, starting it again", fields...)
+		if p = c.respawn(ctx, &pause); p == nil {
 			return
+		}
+		// One that ends before it is ready has ended all the same.
+		if err := c.awaitRun(ctx, p); err != nil && p.alive() && ctx.Err() == nil {
+			c.log.Error("server was started again but is not as it should be", "error", err)
 		}
 	}
 }
 
-// respawn starts a run after the pause, and goes on trying; nil when told to
-// quit. It returns the pause before the next restart.
-func (c *Child) respawn(duty *supervisor, pause time.Duration) (*process, time.Duration) {
+// respawn starts a run after the pause, and goes on trying; nil when ctx ends.
+func (c *Child) respawn(ctx context.Context, pause *backoff) *process {
 	for {
 		select {
-		case <-duty.quit:
-			return nil, 0
-		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause.next):
 		}
-		pause = min(2*pause, backoffMax)
-		p, err := c.spawn()
+		p, err := c.spawn(ctx)
 		if err == nil {
-			return p, pause
+			return p
 		}
-		c.log.Error("server cannot be started, trying again", "error", err, "pause", pause)
+		if ctx.Err() != nil {
+			return nil
+		}
+		pause.grow(backoffMax)
+		c.log.Error("server cannot be started, trying again", "error", err, "pause", pause.next)
 	}
 }
+
+const (
+	backoffFirst    = 100 * time.Millisecond
+	backoffReadyMax = time.Second     // after a run that took connections
+	backoffMax      = 5 * time.Second // after one that never did
+	backoffShare    = 10              // a run that served for so many pauses is forgiven
+)
+
+// backoff is the pause before a server is started again. A server that cannot start is tried ever
+// more seldom. One that was ready, and was then killed or crashed, will most likely be ready again:
+// its pause is a small part of the time for which it served, and short in any case, since nothing
+// is sold meanwhile.
+type backoff struct{ next time.Duration }
+
+// after sets the pause that follows a run.
+func (b *backoff) after(p *process) {
+	if p.ready.IsZero() {
+		b.grow(backoffMax)
+		return
+	}
+	if time.Since(p.ready) >= backoffShare*b.next {
+		b.next = 0
+	}
+	b.grow(backoffReadyMax)
+}
+
+func (b *backoff) grow(limit time.Duration) { b.next = min(max(2*b.next, backoffFirst), limit) }
 
 func lastOf(lines []string) string {
 	if len(lines) == 0 {

@@ -29,7 +29,7 @@ func newTestChild(t *testing.T, script string, log *slog.Logger) *Child {
 			cmd.Dir = dir
 			return cmd
 		},
-		prepare:   func() error { return nil },
+		prepare:   func(context.Context) error { return nil },
 		probe:     func(context.Context) error { return nil },
 		stop:      syscall.SIGTERM,
 		territory: territory{programs: []string{"sh"}, dirs: []string{dir}},

@@ -33,7 +33,7 @@ func TestKill_NoAnsweredOrderIsLost(t *testing.T) {
 	crowd := newCrowd(s, 16, []int{40_000, 300})
 
 	stop := crowd.buy()
-	victims := []string{"redis-server", "postgres", "stampede"}
+	victims := []string{redisServer(t), "postgres", "stampede"}
 	for n := range kills {
 		time.Sleep(time.Duration(300+random.IntN(700)) * time.Millisecond)
 		switch victim := victims[n%len(victims)]; victim {
@@ -89,6 +89,12 @@ func childOf(t *testing.T, parent int, name string) int {
 	}
 	t.Fatalf("%d has no child %s", parent, name)
 	return 0
+}
+
+// redisServer is the name of the process that up runs: redis-server or valkey-server.
+func redisServer(t *testing.T) string {
+	t.Helper()
+	return filepath.Base(stacktest.RedisProgram(t, "server"))
 }
 
 // awaitReady waits until /readyz says so.

@@ -90,7 +90,7 @@ func (r *securedRedis) file(name string) string { return filepath.Join(r.dir, na
 // start runs the server until it answers.
 func (r *securedRedis) start() {
 	r.t.Helper()
-	r.process = exec.Command("redis-server", r.file("redis.conf"))
+	r.process = exec.Command(stacktest.RedisProgram(r.t, "server"), r.file("redis.conf"))
 	r.process.Stdout, r.process.Stderr = &r.log, &r.log
 	r.exited = make(chan struct{})
 	if err := r.process.Start(); err != nil {

@@ -19,7 +19,7 @@ func TestUp_ClusterCarriesOn(t *testing.T) {
 	dir := stacktest.Initialised(t)
 	first := up(t, dir, "--redis-nodes", "3")
 	bought := first.buy("first@example.com")
-	if err := syscall.Kill(childOf(t, first.cmd.Process.Pid, "redis-server"), syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(childOf(t, first.cmd.Process.Pid, redisServer(t)), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	first.awaitSelling(bought)

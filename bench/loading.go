@@ -132,13 +132,14 @@ func (l *loading) private() bool { return l.target.program != nil }
 func (l *loading) facts(ctx context.Context) ([]result.Fact, error) {
 	if l.private() {
 		m, err := l.target.inspect(ctx)
+		server, version, _ := strings.Cut(m.Redis, " ")
 		return []result.Fact{
 			{Name: "cores", Value: fmt.Sprintf("%d, for the generator too", m.Cores)},
 			{Name: "kernel", Value: m.Kernel},
 			{Name: "filesystem", Value: m.Filesystem},
 			{Name: "Go", Value: m.Go},
 			{Name: "Stampede", Value: m.Stampede},
-			{Name: "Redis or Valkey", Value: m.Redis},
+			{Name: server, Value: version},
 			{Name: "PostgreSQL", Value: m.Postgres},
 			{Name: "durability", Value: m.Durability},
 		}, err

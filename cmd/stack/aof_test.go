@@ -1,8 +1,11 @@
 package stack_test
 
 import (
+	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -11,61 +14,199 @@ import (
 	"stampede/cmd/stack/stacktest"
 )
 
+// aofWorld is a Redis whose AOF is damaged while it is down.
+type aofWorld struct {
+	t   *testing.T
+	s   *stack.Stack
+	log transcript
+}
+
+func newAOFWorld(t *testing.T) *aofWorld {
+	t.Helper()
+	w := &aofWorld{t: t}
+	w.s = stacktest.Start(t, stack.Options{NoPostgres: true, Log: w.log.logger()})
+	return w
+}
+
+// write sets keys in one script, and so in one transaction of the AOF.
+func (w *aofWorld) write(value int, keys ...string) {
+	w.t.Helper()
+	const script = `#!lua
+		for _, key in ipairs(KEYS) do redis.call('SET', key, ARGV[1]) end`
+	withRedis(w.t, w.s, func(client *redis.Client) {
+		if err := client.Eval(within(w.t), script, keys, value).Err(); err != nil && !errors.Is(err, redis.Nil) {
+			w.t.Fatal(err)
+		}
+	})
+}
+
+func (w *aofWorld) want(key, want string) {
+	w.t.Helper()
+	withRedis(w.t, w.s, func(client *redis.Client) {
+		if got, err := client.Get(within(w.t), key).Result(); err != nil || got != want {
+			w.t.Errorf("%s is %q (%v), want %q", key, got, err, want)
+		}
+	})
+}
+
+func (w *aofWorld) kill() {
+	w.t.Helper()
+	if err := w.s.Redis().HaltNow(within(w.t)); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *aofWorld) resume() {
+	w.t.Helper()
+	if err := w.s.Redis().Resume(within(w.t)); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// incr is the only incremental file.
+func (w *aofWorld) incr() string {
+	w.t.Helper()
+	files := w.glob("*.incr.aof")
+	if len(files) != 1 {
+		w.t.Fatalf("incremental files: %v", files)
+	}
+	return files[0]
+}
+
+func (w *aofWorld) glob(pattern string) []string {
+	w.t.Helper()
+	files, err := filepath.Glob(filepath.Join(w.s.RedisDir(), "appendonlydir", pattern))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return files
+}
+
+func (w *aofWorld) read(path string) []byte {
+	w.t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return text
+}
+
+// crash kills Redis, changes its incremental file, and starts it again.
+func (w *aofWorld) crash(change func(aof []byte) []byte) {
+	w.t.Helper()
+	w.kill()
+	writeText(w.t, w.incr(), string(change(w.read(w.incr()))))
+	w.resume()
+}
+
+func whole(aof []byte) []byte { return aof }
+
+// shorter returns a change that cuts bytes off the end.
+func shorter(by int) func([]byte) []byte {
+	return func(aof []byte) []byte { return aof[:len(aof)-by] }
+}
+
 // Redis alone carries the torn transaction out at the second start after the cut, together with what was written in
 // between.
 func TestRedis_TornTransactionNeverComesBack(t *testing.T) {
-	s := stacktest.Start(t, stack.Options{NoPostgres: true})
-	write := func(n int) {
-		t.Helper()
-		withRedis(t, s, func(client *redis.Client) {
-			script := `#!lua
-				redis.call('SET', KEYS[1], ARGV[1])
-				redis.call('SET', KEYS[2], ARGV[1])
-				return redis.call('SET', KEYS[3], ARGV[1])`
-			keys := []string{"first", "second", "third"}
-			if n == 0 {
-				keys = []string{"x", "y", "z"}
+	t.Parallel()
+	w := newAOFWorld(t)
+	w.write(1, "first", "second", "third")
+	w.write(2, "first", "second", "third")
+	w.crash(shorter(40)) // into the third SET of the last transaction
+	w.write(0, "x", "y", "z")
+	w.crash(whole)
+	for _, key := range []string{"first", "second", "third"} {
+		w.want(key, "1")
+	}
+	w.want("z", "0")
+}
+
+// Of the files of an AOF the last one alone is cut, and what was cut is kept.
+func TestRedis_TornWriteIsKept(t *testing.T) {
+	t.Parallel()
+	for name, tear := range map[string]func([]byte) []byte{
+		"cut short": shorter(40),
+		// The room that a file system had given to the write.
+		"zeros after it": func(aof []byte) []byte { return append(shorter(40)(aof), make([]byte, 4096)...) },
+		"zeros instead": func(aof []byte) []byte {
+			return append(aof[:bytes.LastIndex(aof, []byte("*1\r\n$5\r\nMULTI"))], make([]byte, 4096)...)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newAOFWorld(t)
+			w.write(1, "first", "second")
+			w.write(2, "first", "second")
+			w.kill()
+			torn := tear(w.read(w.incr()))
+			writeText(t, w.incr(), string(torn))
+			base := w.read(w.glob("*.base.rdb")[0])
+			w.resume()
+			w.want("second", "1")
+			kept := w.glob("*.cut-*")
+			if len(kept) != 1 {
+				t.Fatalf("kept are %v", kept)
 			}
-			if err := client.Eval(within(t), script, keys, n).Err(); err != nil {
-				t.Fatal(err)
+			w.kill()
+			if got := append(w.read(w.incr()), w.read(kept[0])...); !bytes.Equal(got, torn) {
+				t.Errorf("%q and what was cut, %q, are not %q", w.read(w.incr()), w.read(kept[0]), torn)
+			}
+			if !bytes.Equal(w.read(w.glob("*.base.rdb")[0]), base) {
+				t.Error("the base file has changed")
+			}
+			for _, word := range []string{"cut a torn write", filepath.Base(w.incr()), filepath.Base(kept[0])} {
+				if !strings.Contains(w.log.String(), word) {
+					t.Errorf("the log does not say %q:\n%s", word, &w.log)
+				}
 			}
 		})
 	}
-	crash := func(cut int64) {
-		t.Helper()
-		if err := s.Redis().HaltNow(within(t)); err != nil {
-			t.Fatal(err)
-		}
-		if cut > 0 {
-			files, err := filepath.Glob(filepath.Join(s.RedisDir(), "appendonlydir", "*.incr.aof"))
-			if err != nil || len(files) != 1 {
-				t.Fatalf("AOF files: %v, %v", files, err)
-			}
-			info, err := os.Stat(files[0])
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Truncate(files[0], info.Size()-cut); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := s.Redis().Resume(within(t)); err != nil {
-			t.Fatal(err)
+}
+
+func TestRedis_WholeAOFIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	w := newAOFWorld(t)
+	for _, change := range []func([]byte) []byte{whole, func([]byte) []byte { return nil }} {
+		w.write(1, "first", "second")
+		w.crash(change)
+		if kept := w.glob("*.cut-*"); len(kept) > 0 {
+			t.Errorf("cut: %v", kept)
 		}
 	}
-	write(1)
-	write(2)
-	crash(40) // into the third SET of the last transaction
-	write(0)
-	crash(0)
-	withRedis(t, s, func(client *redis.Client) {
-		for _, key := range []string{"first", "second", "third"} {
-			if got, err := client.Get(within(t), key).Result(); err != nil || got != "1" {
-				t.Errorf("%s is %q (%v): half a transaction came back", key, got, err)
+}
+
+// A fix would throw away everything after the damage, of which Postgres may lack the end.
+func TestRedis_DamageInTheMiddleIsNotCut(t *testing.T) {
+	t.Parallel()
+	for name, damage := range map[string]func(aof []byte){
+		"a number of arguments": func(aof []byte) { aof[bytes.Index(aof, []byte("*3\r\n"))+1] = '7' },
+		"a length":              func(aof []byte) { aof[bytes.Index(aof, []byte("$5\r\nfirst"))+1] = '9' },
+		"an EXEC":               func(aof []byte) { aof[bytes.Index(aof, []byte("EXEC"))] = 'X' },
+		"a page of zeros":       func(aof []byte) { clear(aof[len(aof)/3 : len(aof)/2]) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newAOFWorld(t)
+			for n := range 9 {
+				w.write(n, "first", "second")
 			}
-		}
-		if got := client.Get(within(t), "z").Val(); got != "0" {
-			t.Errorf("what was written after the cut is %q", got)
-		}
-	})
+			w.kill()
+			before := w.read(w.incr())
+			after := bytes.Clone(before)
+			damage(after)
+			writeText(t, w.incr(), string(after))
+			err := w.s.Redis().Resume(within(t))
+			wantConfigError(t, err, w.incr(), "is damaged at byte", "PostgreSQL may lack", "copy it to another disk")
+			if strings.Contains(err.Error(), "empty") || strings.Contains(err.Error(), "delete") {
+				t.Errorf("the error advises to throw data away: %v", err)
+			}
+			if !bytes.Equal(w.read(w.incr()), after) {
+				t.Error("the damaged file has changed")
+			}
+			writeText(t, w.incr(), string(before))
+			w.resume()
+			w.want("second", "8")
+		})
+	}
 }

@@ -24,11 +24,12 @@ type owner struct {
 
 // startOwner runs the test binary as the owner of dir, and kills it at the end of
 // the test at the latest.
-func startOwner(t *testing.T, dir string, redisNodes int) *owner {
+func startOwner(t *testing.T, dir string, redisNodes int, env ...string) *owner {
 	t.Helper()
 	var log bytes.Buffer
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), ownerEnv+"="+dir, ownerNodesEnv+"="+itoa(redisNodes))
+	cmd.Env = append(cmd.Env, env...)
 	cmd.Stderr = &log
 	if _, err := cmd.StdinPipe(); err != nil { // it waits for its end
 		t.Fatal(err)

@@ -11,27 +11,31 @@ func TestBackoff_IsShortForAServerThatWasReady(t *testing.T) {
 	const never = -1
 	for name, c := range map[string]struct {
 		served time.Duration // of each run
+		killed bool
 		want   []time.Duration
 	}{
-		"never ready": {never, []time.Duration{
+		"never ready": {never, false, []time.Duration{
 			100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond, 800 * time.Millisecond, 1600 * time.Millisecond,
 			3200 * time.Millisecond, 5 * time.Second, 5 * time.Second,
 		}},
-		"ready, and dead at once": {0, []time.Duration{
+		"killed before it is ready": {never, true, []time.Duration{
 			100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond, 800 * time.Millisecond, time.Second, time.Second,
 		}},
-		"ready for some time": {3 * time.Second, []time.Duration{
+		"ready, and dead at once": {0, false, []time.Duration{
+			100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond, 800 * time.Millisecond, time.Second, time.Second,
+		}},
+		"ready for some time": {3 * time.Second, true, []time.Duration{
 			100 * time.Millisecond, 100 * time.Millisecond, 100 * time.Millisecond,
 		}},
 	} {
 		var b backoff
 		var got []time.Duration
 		for range c.want {
-			p := &process{}
+			var ready time.Time
 			if c.served != never {
-				p.ready = time.Now().Add(-c.served)
+				ready = time.Now().Add(-c.served)
 			}
-			b.after(p)
+			b.after(ready, c.killed)
 			got = append(got, b.next)
 		}
 		if !slices.Equal(got, c.want) {

@@ -56,6 +56,12 @@ func (p *process) alive() bool {
 	}
 }
 
+// killed tells whether a signal ended an exited process.
+func (p *process) killed() bool {
+	status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled()
+}
+
 // status tells how an exited process ended.
 func (p *process) status() string { return p.cmd.ProcessState.String() }
 

@@ -75,7 +75,7 @@ func (c *Child) supervise(ctx context.Context, done chan<- struct{}, p *process)
 			return
 		case <-p.exited:
 		}
-		pause.after(p)
+		pause.after(p.ready, p.killed())
 		fields := []any{
 			"pid", p.cmd.Process.Pid, "status", p.status(), "pause", pause.next, "log", c.logPath, "last_line", lastOf(p.log.tail()),
 		}
@@ -115,24 +115,24 @@ func (c *Child) respawn(ctx context.Context, pause *backoff) *process {
 
 const (
 	backoffFirst    = 100 * time.Millisecond
-	backoffReadyMax = time.Second     // after a run that took connections
-	backoffMax      = 5 * time.Second // after one that never did
-	backoffShare    = 10              // a run that served for so many pauses is forgiven
+	backoffReadyMax = time.Second     // after a run that took connections, or was killed before
+	backoffMax      = 5 * time.Second // after one that ended by itself and never did
+	backoffShare    = 10              // after a run that served for so many pauses the first one is due
 )
 
-// backoff is the pause before a server is started again. A server that cannot start is tried ever
-// more seldom. One that was ready, and was then killed or crashed, will most likely be ready again:
-// its pause is a small part of the time for which it served, and short in any case, since nothing
-// is sold meanwhile.
+// backoff is the pause before a server is started again, and doubles with each death. A server that
+// cannot start is tried ever more seldom. One that was ready, or was killed from outside, will most
+// likely be ready again: its pause is short in any case, since nothing is sold meanwhile, and it
+// begins with the first one again after a run that was long against it.
 type backoff struct{ next time.Duration }
 
-// after sets the pause that follows a run.
-func (b *backoff) after(p *process) {
-	if p.ready.IsZero() {
+// after sets the pause that follows a run, which took connections from ready on; zero for never.
+func (b *backoff) after(ready time.Time, killed bool) {
+	switch {
+	case ready.IsZero() && !killed:
 		b.grow(backoffMax)
 		return
-	}
-	if time.Since(p.ready) >= backoffShare*b.next {
+	case !ready.IsZero() && time.Since(ready) >= backoffShare*b.next:
 		b.next = 0
 	}
 	b.grow(backoffReadyMax)

@@ -272,3 +272,53 @@ func TestChild_RewriteOfAKilledRedisLeavesNoFiles(t *testing.T) {
 		t.Errorf("left lying: %v", left)
 	}
 }
+
+// A machine that kills both servers time and again, which had been well, has them back within a second each time.
+func TestChild_KilledTogetherTimeAndAgainComesBackSoon(t *testing.T) {
+	t.Parallel()
+	const (
+		kills    = 5
+		pauseMax = time.Second
+	)
+	var log transcript
+	s := stacktest.Start(t, stack.Options{DataDir: stacktest.Initialised(t), Log: log.logger()})
+	children := []*stack.Child{s.Redis(), s.Postgres()}
+	for range kills {
+		var killed []int
+		for _, child := range children {
+			killed = append(killed, child.Pid())
+			if err := child.Signal(syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i, child := range children {
+			eventually(t, "another process", func() bool { return child.Pid() != 0 && child.Pid() != killed[i] })
+			if err := child.Ready(within(t)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		eventually(t, "the supervisor knows", func() bool {
+			for _, child := range children {
+				if !strings.Contains(log.String(), "pid="+itoa(child.Pid())+" after=") {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	deaths := 0
+	for line := range strings.Lines(log.String()) {
+		_, pause, found := strings.Cut(line, " pause=")
+		if !found {
+			continue
+		}
+		pause, _, _ = strings.Cut(pause, " ")
+		if took, err := time.ParseDuration(pause); err != nil || took > pauseMax {
+			t.Errorf("%s (%v) before a restart, want %s at most", pause, err, pauseMax)
+		}
+		deaths++
+	}
+	if deaths != 2*kills {
+		t.Errorf("%d deaths were logged, want %d", deaths, 2*kills)
+	}
+}

@@ -137,3 +137,26 @@ func ownCPU(t *testing.T) time.Duration {
 	}
 	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
+
+func TestMeter_CountsAValkeyAsRedis(t *testing.T) {
+	dir := fakeProc(t, "cpu  1 1 1 1 1 1 1 1 0 0",
+		statLine(20, "stampede", 1, 1, 1, 0, 0), statLine(21, "valkey-server", 20, 5, 5, 0, 0))
+	m, err := newMeter(dir, map[int]string{20: programStampede})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := m.read(); err != nil || got[programRedis] != 10*tick {
+		t.Errorf("used %v, %v", got, err)
+	}
+}
+
+func TestRedisRelease_NamesTheServer(t *testing.T) {
+	for want, server := range map[string]map[string]string{
+		"Redis 7.0.15": {"redis_version": "7.0.15"},
+		"Valkey 9.1.2": {"redis_version": "7.2.4", "server_name": "valkey", "valkey_version": "9.1.2"},
+	} {
+		if got := redisRelease(server); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

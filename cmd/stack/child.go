@@ -112,7 +112,7 @@ func (c *Child) Resume(ctx context.Context) error {
 func (c *Child) Ready(ctx context.Context) error {
 	ctx, cancel := c.within(ctx)
 	defer cancel()
-	return c.await(ctx, nil)
+	return c.await(ctx, nil, c.probe)
 }
 
 // close is the last Halt.
@@ -155,7 +155,7 @@ func (c *Child) begin(ctx context.Context) error {
 	ctx, cancel := c.within(ctx)
 	defer cancel()
 	if c.duty != nil {
-		return c.await(ctx, nil)
+		return c.await(ctx, nil, c.probe)
 	}
 	p, err := c.spawn(ctx)
 	if err != nil {

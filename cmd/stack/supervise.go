@@ -15,9 +15,9 @@ const (
 	probeWaitMax   = 2 * time.Second
 )
 
-// await polls until the server answers. With a process it also ends when that
-// exits, and then tells the end of its log.
-func (c *Child) await(ctx context.Context, p *process) error {
+// await polls until ask succeeds, which asks the server something. With a process it
+// also ends when that exits, and then returns the end of its log.
+func (c *Child) await(ctx context.Context, p *process, ask func(ctx context.Context) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, readyWaitMax, fmt.Errorf("not ready after %s", readyWaitMax))
 	defer cancel()
 	var exited chan struct{} // nil never fires
@@ -27,7 +27,7 @@ func (c *Child) await(ctx context.Context, p *process) error {
 	tell := time.NewTicker(readyTellTime)
 	defer tell.Stop()
 	for pause := readyPollFirst; ; pause = min(2*pause, readyPollMax) {
-		err := c.probeOnce(ctx)
+		err := askOnce(ctx, ask)
 		if err == nil || errors.Is(err, ErrConfig) {
 			return err
 		}
@@ -43,25 +43,23 @@ func (c *Child) await(ctx context.Context, p *process) error {
 	}
 }
 
-func (c *Child) probeOnce(ctx context.Context) error {
+func askOnce(ctx context.Context, ask func(ctx context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, probeWaitMax)
 	defer cancel()
-	return c.probe(ctx)
+	return ask(ctx)
 }
 
 // awaitRun waits until a run takes connections, and notes it.
 func (c *Child) awaitRun(ctx context.Context, p *process) error {
-	if err := c.await(ctx, p); err != nil {
+	if err := c.await(ctx, p, c.probe); err != nil {
 		return err
 	}
 	p.ready = time.Now()
 	c.log.Info("server is ready", "pid", p.cmd.Process.Pid, "after", p.ready.Sub(p.started).Round(time.Millisecond))
-	if c.server.ready == nil {
+	if c.ready == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, probeWaitMax)
-	defer cancel()
-	return c.server.ready(ctx)
+	return c.await(ctx, p, c.ready)
 }
 
 // supervise starts the server again whenever it dies, until ctx ends. It never gives

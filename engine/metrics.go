@@ -110,7 +110,7 @@ func (p *partition) collectors() []prometheus.Collector {
 			func() float64 { return float64(p.queue.max) }),
 		refusals("full", func() int64 { return p.queue.refused() + p.reads.refused() }),
 		refusals("late", p.late.Load),
-		gauge("stampede_door_open", "1 where a partition sells. Worry at 0 for a minute: GET /readyz says why.",
+		gauge("stampede_partition_open", "1 where a partition sells. Worry at 0 for a minute: GET /readyz says why.",
 			func() float64 {
 				if p.door.state.Load().open {
 					return 1

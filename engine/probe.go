@@ -94,36 +94,67 @@ func complaint(reply redis.Error) string {
 }
 
 // CheckDoors looks at every door now, in Redis.
-func (e *Engine) CheckDoors(ctx context.Context) error {
-	wrong := make([]string, len(e.partitions))
-	_ = e.Each(func(n int) error {
-		wrong[n] = e.partitions[n].wrong(ctx)
-		return nil
-	})
-	return ByPartition(wrong)
+func (e *Engine) CheckDoors(ctx context.Context) error { return e.CheckPartitions(ctx).Fenced }
+
+// Checked is what a look at all partitions found.
+type Checked struct {
+	Selling int   // partitions in which this process can take orders
+	Fenced  error // what keeps others from selling
+	Full    error // which refuse orders, since their backlog is full
 }
 
-// wrong says what keeps the partition from selling, by a look at its door; nothing where it sells.
-func (p *partition) wrong(ctx context.Context) string {
+// CheckPartitions looks at every partition now, in Redis.
+func (e *Engine) CheckPartitions(ctx context.Context) (c Checked) {
+	wrong, full, sells := make([]string, len(e.partitions)), make([]string, len(e.partitions)), make([]bool, len(e.partitions))
+	_ = e.Each(func(n int) error {
+		wrong[n], full[n], sells[n] = e.partitions[n].check(ctx)
+		return nil
+	})
+	for _, does := range sells {
+		if does {
+			c.Selling++
+		}
+	}
+	c.Fenced, c.Full = ByPartition(wrong), ByPartition(full)
+	return c
+}
+
+const backlogFull = "the backlog of events that Postgres lacks is full, so that orders are refused"
+
+// check says what keeps the partition from selling, by a look at it. Where Redis does not answer the look in time, what this
+// process knows counts: it fences the partition itself when Redis answers nothing for as long as an operation may take.
+func (p *partition) check(ctx context.Context) (wrong, full string, sells bool) {
 	v, err := p.engine.Look(ctx, p.number)
 	s := p.door.state.Load()
 	switch {
 	case err != nil:
-		return err.Error()
+		return err.Error(), "", s.open && ctx.Err() != nil
+	case !v.Standing && s.open:
+		p.door.doubt()
+		return "door shut: Redis restarted or was replaced just now", "", false
 	case !v.Standing:
 		p.door.doubt()
-		if s.open {
-			return "door shut: Redis restarted or was replaced just now"
-		}
-		return "door shut: " + s.reason
+		return "door shut: " + s.reason, "", false
 	case v.Epoch < p.door.fence.Load():
 		p.door.doubt()
-		return "door shut: " + errLeftBehind.Error()
-	case v.Epoch != s.epoch:
+		return "door shut: " + errLeftBehind.Error(), "", false
+	case v.Epoch != s.epoch: // of one that is not open here it is 0
 		p.door.doubt()
-		return fmt.Sprintf("this process has not followed Redis into epoch %d yet", v.Epoch)
+		return fmt.Sprintf("this process has not followed Redis into epoch %d yet", v.Epoch), "", false
+	case p.engine.Backlog(&v) > 1:
+		return "", backlogFull, false
 	}
-	return ""
+	return "", "", true
+}
+
+// Selling is in how many partitions this process can take orders, as far as it knows.
+func (e *Engine) Selling() (partitions int) {
+	for _, p := range e.partitions {
+		if p.door.state.Load().open {
+			partitions++
+		}
+	}
+	return partitions
 }
 
 // Ready reports which partitions do not sell, as far as this process knows, and why: nil when all do.

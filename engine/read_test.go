@@ -87,7 +87,7 @@ func TestMetrics_CountWhatWasDone(t *testing.T) {
 	e := furtherEngine(t, s, engine.Config{Metrics: registry})
 	user, product := s.User(100), s.Product(1, 100)
 	of := fmt.Sprint(" partition=", e.Keys().OfUser(user))
-	if open := figures(t, registry)["stampede_door_open"+of]; open != 0 {
+	if open := figures(t, registry)["stampede_partition_open"+of]; open != 0 {
 		t.Errorf("door open %v before the start", open)
 	}
 	e.Start()
@@ -95,7 +95,7 @@ func TestMetrics_CountWhatWasDone(t *testing.T) {
 	mustPlace(t, e, user, "key", lines(product, 1))
 	got := figures(t, registry)
 	for name, want := range map[string]float64{
-		"stampede_door_open" + of: 1, "stampede_queue_operations" + of: 0, "stampede_batch_fallbacks_total": 0,
+		"stampede_partition_open" + of: 1, "stampede_queue_operations" + of: 0, "stampede_batch_fallbacks_total": 0,
 	} {
 		if value, found := got[name]; !found || value != want {
 			t.Errorf("%s is %v (%t), want %v", name, value, found, want)

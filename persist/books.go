@@ -36,45 +36,44 @@ func refused(format string, args ...any) error {
 
 // Books is the Postgres of a deployment.
 type Books struct {
-	pool     *pgxpool.Pool
-	engine   *engine.Engine
-	progress *progress
-	lag      engine.Shared[Lag]
-	log      *slog.Logger
-	keep     retention
-	lost     prometheus.Counter
+	pool      *pgxpool.Pool
+	links     *links
+	engine    *engine.Engine
+	progress  *progress
+	lag       engine.Shared[Lag]
+	unwritten *unwritten
+	log       *slog.Logger
+	keep      retention
+	lost      prometheus.Counter
 }
 
 // Open connects to Postgres and migrates its schema. partitions is what the deployment will have where it has none
 // yet: each partition's writer holds a connection.
 func Open(ctx context.Context, url string, partitions int, log *slog.Logger) (*Books, error) {
-	return open(ctx, url, partitions, log, migrate)
+	return open(ctx, url, partitions, silenceMax, log, migrate)
 }
 
-// OpenExisting connects to books that are there already and changes nothing in them.
+// OpenPatient is Open for a command of the operator: a statement may take as long as it needs.
+func OpenPatient(ctx context.Context, url string, partitions int, log *slog.Logger) (*Books, error) {
+	return open(ctx, url, partitions, patientMax, log, migrate)
+}
+
+// OpenExisting connects to books that are there already and changes nothing in them. It is patient too.
 func OpenExisting(ctx context.Context, url string, log *slog.Logger) (*Books, error) {
-	return open(ctx, url, 0, log, requireBooks)
+	return open(ctx, url, 0, patientMax, log, requireBooks)
 }
 
-func open(ctx context.Context, url string, partitions int, log *slog.Logger, prepare func(context.Context, *pgxpool.Pool) (int, error)) (*Books, error) {
-	cfg, err := pgxpool.ParseConfig(url)
-	var file *fs.PathError
-	if errors.As(err, &file) { // of sslrootcert, sslcert or sslkey
-		return nil, refused("a file that the Postgres URL names cannot be read: %v", file)
-	}
+func open(ctx context.Context, url string, partitions int, silence time.Duration, log *slog.Logger,
+	prepare func(context.Context, *pgxpool.Pool) (int, error),
+) (*Books, error) {
+	cfg, err := poolConfig(url)
 	if err != nil {
-		// The parser's text may repeat the URL and with it the password.
-		return nil, refused("the Postgres URL cannot be read: expected postgres://user:password@host:port/database")
+		return nil, err
 	}
-	cfg.ConnConfig.ConnectTimeout = 5 * time.Second
-	// Nothing is trimmed from Redis before it is safe here, whatever the server's default.
-	cfg.ConnConfig.RuntimeParams["synchronous_commit"] = "on"
-	cfg.ConnConfig.RuntimeParams["application_name"] = "stampede"
-	cfg.ConnConfig.RuntimeParams["timezone"] = "UTC"
-	// Compiling a plan takes longer than any of our queries, and tables too new for statistics would ask for it.
-	cfg.ConnConfig.RuntimeParams["jit"] = "off"
-	cfg.MaxConns = 3 // a lock, a migration and one to spare
-	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	first := cfg.Copy()
+	first.MaxConns = 3 // a lock, a migration and one to spare
+	newLinks(patientMax).use(&first.ConnConfig.Config)
+	pool, err := pgxpool.NewWithConfig(ctx, first)
 	if err != nil {
 		return nil, fmt.Errorf("opening Postgres: %w", err)
 	}
@@ -89,23 +88,52 @@ func open(ctx context.Context, url string, partitions int, log *slog.Logger, pre
 		return nil, err
 	}
 	cfg.MaxConns = int32(poolSpare + max(known, partitions, 1)) //nolint:gosec // at most PartitionsMax more
-	if pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
+	b := &Books{links: newLinks(silence), log: log, keep: retention{keepEvents, letGoMin, lapseEvery}, lost: newLostCounter()}
+	b.links.use(&cfg.ConnConfig.Config)
+	if b.pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
 		return nil, fmt.Errorf("opening Postgres: %w", err)
 	}
-	return &Books{pool: pool, log: log, keep: retention{keepEvents, letGoMin, lapseEvery}, lost: newLostCounter()}, nil
+	b.links.doubt = b.pool.Reset // no connection is open yet
+	return b, nil
+}
+
+// poolConfig is what all connections to a Postgres have in common.
+func poolConfig(url string) (*pgxpool.Config, error) {
+	cfg, err := pgxpool.ParseConfig(url)
+	var file *fs.PathError
+	if errors.As(err, &file) { // of sslrootcert, sslcert or sslkey
+		return nil, refused("a file that the Postgres URL names cannot be read: %v", file)
+	}
+	if err != nil {
+		// The parser's text may repeat the URL and with it the password.
+		return nil, refused("the Postgres URL cannot be read: expected postgres://user:password@host:port/database")
+	}
+	// Nothing is trimmed from Redis before it is safe here, whatever the server's default.
+	cfg.ConnConfig.RuntimeParams["synchronous_commit"] = "on"
+	cfg.ConnConfig.RuntimeParams["application_name"] = "stampede"
+	cfg.ConnConfig.RuntimeParams["timezone"] = "UTC"
+	// Compiling a plan takes longer than any of our queries, and tables too new for statistics would ask for it.
+	cfg.ConnConfig.RuntimeParams["jit"] = "off"
+	cfg.PingTimeout = connectMax // a connection that was idle may be dead
+	return cfg, nil
 }
 
 // poolSpare is how many connections there are beside those of the writers. Requests wait for one; Postgres itself
 // would refuse beyond its max_connections.
 const poolSpare = 24
 
-// Close closes all connections.
-func (b *Books) Close() { b.pool.Close() }
+// Close closes all connections. Those that do not end in order within partMax are cut.
+func (b *Books) Close() {
+	cut := time.AfterFunc(partMax, b.links.end)
+	defer cut.Stop()
+	b.pool.Close()
+}
 
 // Attach names the engine whose Redis these books belong to. Before anything but Bind.
 func (b *Books) Attach(e *engine.Engine) {
 	b.engine = e
 	b.progress = newProgress(b)
+	b.unwritten = newUnwritten(e.Keys().Partitions())
 }
 
 // migrate brings the schema forward under a lock, so that processes that start together do not collide, and returns
@@ -186,7 +214,7 @@ const (
 	lockPresent = 0x5354_0004
 )
 
-const unlockTimeout = 2 * time.Second
+const unlockTimeout = time.Second
 
 // unlock gives an advisory lock back, also where the caller's context has ended. When it fails the connection is
 // closed, and the lock ends with it.

@@ -14,8 +14,8 @@ import (
 // Lag is what Redis holds and Postgres does not, over all partitions.
 type Lag struct {
 	Events int64
-	// Age is how long ago the oldest of them was written, by the clock of its partition; AgeUnknown where that event cannot be
-	// read, which stops the writer with an alarm too.
+	// Age is how long the oldest of them has waited: by the clock of its partition, which stamped it, or as this process has seen it
+	// wait, whichever is longer. A clock that was set, or an event that cannot be read, so hides nothing.
 	Age time.Duration
 	// Backlog is the share of the backlog's cap that is used, in the partition that is closest to it: from 1 on, that
 	// partition refuses what would add to it.
@@ -23,9 +23,6 @@ type Lag struct {
 	// Quarantined counts the events of which nothing could be derived.
 	Quarantined int64
 }
-
-// AgeUnknown stands where an age cannot be told: 0 would say that nothing is missing.
-const AgeUnknown time.Duration = -1
 
 // lagMax bounds a measurement.
 const lagMax = time.Second
@@ -43,26 +40,30 @@ func (b *Books) measureLag(ctx context.Context) (lag Lag, err error) {
 	if err != nil {
 		return Lag{}, err
 	}
+	for p := range views {
+		b.unwritten.holds(p, views[p].Events())
+	}
 	// Read later, so that they may have passed what Redis said.
 	written, err := b.checkpoints(ctx)
 	if err != nil {
 		return Lag{}, err
 	}
 	for p := range views {
+		b.unwritten.wrote(p, written[p].events)
 		lag.Events += max(0, views[p].Events()-written[p].events)
 		lag.Backlog = max(lag.Backlog, b.engine.Backlog(&views[p]))
 	}
-	lag.Age = b.oldest(ctx, views, written)
+	lag.Age = max(b.oldest(ctx, views, written), b.unwritten.age())
 	if err := b.pool.QueryRow(ctx, "SELECT count(*) FROM quarantine").Scan(&lag.Quarantined); err != nil {
 		return Lag{}, unavailable("reading the quarantine", err)
 	}
 	return lag, nil
 }
 
-// oldest returns the age of the oldest event that is not written.
+// oldest returns the age of the oldest event that is not written, by the clock of Redis, as far as it can be read.
 func (b *Books) oldest(ctx context.Context, views []engine.DoorView, written []checkpoint) (oldest time.Duration) {
 	var mu sync.Mutex
-	err := b.engine.Each(func(p int) error {
+	_ = b.engine.Each(func(p int) error {
 		if views[p].Events() <= written[p].events {
 			return nil
 		}
@@ -72,9 +73,6 @@ func (b *Books) oldest(ctx context.Context, views []engine.DoorView, written []c
 		oldest = max(oldest, age)
 		return err
 	})
-	if err != nil {
-		return AgeUnknown
-	}
 	return oldest
 }
 

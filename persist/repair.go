@@ -24,7 +24,7 @@ func (b *Books) Repair(ctx context.Context, partition int) error {
 }
 
 func (b *Books) repair(ctx context.Context, partition int, restoring bool) error {
-	conn, err := b.pool.Acquire(ctx)
+	conn, err := b.acquire(ctx)
 	if err != nil {
 		return unavailable("Postgres cannot be reached for the repair", err)
 	}
@@ -37,9 +37,19 @@ func (b *Books) repair(ctx context.Context, partition int, restoring bool) error
 		return fmt.Errorf("%w: another process repairs or moves it", engine.ErrUnavailable)
 	}
 	defer unlock(conn, lockRepair, partition)
+	if !restoring { // which has all the time that it needs
+		if _, err := conn.Exec(ctx, holdRepair); err != nil {
+			return unavailable("locking the repair", err)
+		}
+		defer resetSession(conn)
+	}
 	r := repair{books: b, conn: conn, partition: partition, restoring: restoring, token: rand.Text()}
 	return r.run(ctx)
 }
+
+// holdRepair ends a session that locks a partition and does nothing, as that of a process which is frozen: else no other
+// process could repair it. Between two statements a repair waits for Redis, and for each call of it at most 2 s.
+const holdRepair = "SET idle_session_timeout = '30s'; SET idle_in_transaction_session_timeout = '30s'"
 
 // repairsMax is how long a restore or a move waits for a repair that is under way.
 const repairsMax = 30 * time.Second

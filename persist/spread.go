@@ -44,7 +44,7 @@ func (w *Writer) mayLead() bool {
 
 // beCounted shows that this writer is there and counts all, until something fails or it has nothing to write from.
 func (w *Writer) beCounted(ctx context.Context) error {
-	conn, err := w.books.pool.Acquire(ctx)
+	conn, err := w.books.acquire(ctx)
 	if err != nil {
 		return unavailable("connecting", err)
 	}

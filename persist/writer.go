@@ -20,9 +20,11 @@ const (
 	writerEventsMax = 8192                   // events a transaction, unless one entry has more
 	writerBlock     = 250 * time.Millisecond // wait for new entries
 	writerRetry     = 250 * time.Millisecond
-	writerRetryMax  = 2 * time.Second
+	writerRetryMax  = time.Second
+	writerReadMax   = 3 * time.Second        // for Redis to answer beyond that wait
 	leadEvery       = 500 * time.Millisecond // between tries to become a partition's writer
 	leadBeat        = time.Second            // between signs of life to Postgres
+	acquireMax      = 5 * time.Second        // for a connection from the pool
 )
 
 // A writer that shows no sign of life loses its session, and with it the lead: a process that is frozen, or whose machine
@@ -41,6 +43,7 @@ type Writer struct {
 	stream  redis.UniversalClient
 	alarms  []atomic.Pointer[string]
 	broken  []atomic.Pointer[string] // how the last write failed, until one is done
+	session []uint32                 // of Postgres, in which this process led the partition last; of its goroutine
 	metrics *writerMetrics
 	yields  bool
 	led     atomic.Int64 // partitions that this process writes
@@ -53,6 +56,7 @@ func NewWriter(b *Books, stream redis.UniversalClient) *Writer {
 	w := &Writer{
 		books: b, stream: stream, metrics: newWriterMetrics(stream),
 		alarms: make([]atomic.Pointer[string], partitions), broken: make([]atomic.Pointer[string], partitions),
+		session: make([]uint32, partitions),
 	}
 	w.share.Store(int64(partitions))
 	return w
@@ -110,38 +114,30 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
+// acquire takes a connection from the pool, within a bound of its own.
+func (b *Books) acquire(ctx context.Context) (*pgxpool.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, acquireMax)
+	defer cancel()
+	return b.pool.Acquire(ctx)
+}
+
 // lead waits until this process is the partition's writer, and writes until something fails. The lock only chooses
 // who tries; the checkpoint row guards.
 func (w *Writer) lead(ctx context.Context, p int) error {
-	conn, err := w.books.pool.Acquire(ctx)
+	conn, err := w.books.acquire(ctx)
 	if err != nil {
 		return unavailable("connecting", err)
 	}
 	defer conn.Release()
-	for first := true; ; first = false {
-		if !first || w.led.Load() >= w.share.Load() {
-			if w.wait(ctx); ctx.Err() != nil {
-				return ctx.Err()
-			}
-		}
-		leads := false
-		// The stream of a Redis that was left behind never goes on: whoever sits before it would keep the others out.
-		if !w.books.engine.LeftBehind(p) {
-			if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1, $2)", lockWriter, p).Scan(&leads); err != nil {
-				return unavailable("asking for the lead", err)
-			}
-		}
-		if leads {
-			break
-		}
-		w.alarms[p].Store(nil) // whoever leads now tells how it goes
-		w.broken[p].Store(nil)
+	if err := w.awaitLead(ctx, conn, p); err != nil {
+		return err
 	}
 	defer unlock(conn, lockWriter, p)
 	if _, err := conn.Exec(ctx, holdLead); err != nil {
 		return unavailable("taking the lead", err)
 	}
 	defer resetSession(conn)
+	w.session[p] = conn.Conn().PgConn().PID()
 	w.metrics.leads.Inc()
 	defer w.metrics.leads.Dec()
 	w.led.Add(1)
@@ -156,6 +152,54 @@ func (w *Writer) lead(ctx context.Context, p int) error {
 	}
 	w.led.Add(-1)
 	return ctx.Err()
+}
+
+// awaitLead returns when the connection holds the lock of a partition that this process is to write.
+func (w *Writer) awaitLead(ctx context.Context, conn *pgxpool.Conn, p int) error {
+	for first := true; ; first = false {
+		if !first || w.led.Load() >= w.share.Load() {
+			if w.wait(ctx); ctx.Err() != nil {
+				return ctx.Err()
+			}
+		}
+		leads := false
+		// The stream of a Redis that was left behind never goes on: whoever sits before it would keep the others out.
+		if !w.books.engine.LeftBehind(p) {
+			if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1, $2)", lockWriter, p).Scan(&leads); err != nil {
+				return unavailable("asking for the lead", err)
+			}
+		}
+		if leads {
+			return nil
+		}
+		if err := w.endSession(ctx, conn, p); err != nil {
+			return err
+		}
+	}
+}
+
+// endSession ends the session in which this process led the partition before, where that still holds the lead: its
+// connection was given up, and Postgres does not know yet. Where the lead is another process's, that one reports on it.
+func (w *Writer) endSession(ctx context.Context, conn *pgxpool.Conn, p int) error {
+	own := false
+	if w.session[p] != 0 {
+		err := conn.QueryRow(ctx, `SELECT coalesce(bool_or(pg_terminate_backend(pid)), false) FROM pg_locks WHERE locktype = 'advisory' AND granted
+			AND classid = $1::bigint::oid AND objid = $2::bigint::oid AND objsubid = 2 AND pid = $3
+			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`, lockWriter, p, w.session[p]).Scan(&own)
+		if err != nil {
+			return unavailable("ending the session of the lead before", err)
+		}
+	}
+	if own {
+		text := fmt.Sprintf("the lead is still held by process %d of PostgreSQL, whose connection was given up: where it does not end by itself, "+
+			"see whether it is frozen", w.session[p])
+		w.broken[p].Store(&text)
+		return nil
+	}
+	w.session[p] = 0
+	w.alarms[p].Store(nil)
+	w.broken[p].Store(nil)
+	return nil
 }
 
 // resetSession makes the connection one like the others again.
@@ -233,6 +277,7 @@ func (w *Writer) follow(ctx context.Context, conn *pgxpool.Conn, p int) error {
 			l.wrote(at, to, next.run.rows.ended)
 			at = to
 			w.books.progress.written[p].note(at.Position)
+			w.books.unwritten.wrote(p, at.events)
 			w.alarms[p].Store(nil)
 			w.trim(ctx, p, at)
 		}
@@ -302,6 +347,8 @@ func cut(entries []engine.Entry) int {
 }
 
 func (w *Writer) read(ctx context.Context, p int, after engine.Position) ([]engine.Entry, error) {
+	ctx, cancel := context.WithTimeout(ctx, writerBlock+writerReadMax)
+	defer cancel()
 	streams, err := w.stream.XRead(ctx, &redis.XReadArgs{
 		Streams: []string{w.books.engine.Keys().Events(p), after.String()}, Count: writerEntries, Block: writerBlock,
 	}).Result()

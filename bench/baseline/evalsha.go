@@ -66,13 +66,13 @@ func lag(s *shop.Shop) prometheus.Collector {
 	})
 }
 
-// evalshaHealth says whether the doors stand open.
+// evalshaHealth says whether the partitions are open.
 type evalshaHealth struct{ engine *engine.Engine }
 
 // Check asks the engine.
 func (h evalshaHealth) Check(context.Context) rest.Readiness {
 	if err := h.engine.Ready(); err != nil {
-		return rest.Readiness{Doors: []string{err.Error()}}
+		return rest.Readiness{NoOrders: true, Partitions: []string{err.Error()}}
 	}
 	return rest.Readiness{}
 }

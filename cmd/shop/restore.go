@@ -21,7 +21,7 @@ func Restore(ctx context.Context, c Config, watch *persist.RestoreProgress) (err
 	}
 	starting, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	books, err := persist.Open(starting, c.PostgresURL, c.Partitions, c.Log)
+	books, err := persist.OpenPatient(starting, c.PostgresURL, c.Partitions, c.Log)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"sync"
 	"time"
@@ -57,6 +58,9 @@ type Shop struct {
 const (
 	callTimeout  = 2 * time.Second
 	startTimeout = 30 * time.Second
+	// unseenMax is how long Close waits for a lag that cannot be measured, since Redis or Postgres does not answer: the next
+	// start does what this one cannot.
+	unseenMax = 3 * time.Second
 )
 
 // Open connects, makes sure that Redis and Postgres belong together, and starts to sell and to write. It does not
@@ -145,7 +149,7 @@ func (s *Shop) start(ctx context.Context, c Config) (err error) {
 	if s.Writer != nil {
 		s.spawn(&s.stopWriter, &s.writer, s.Writer.Run)
 	}
-	rest := []func(context.Context){func(ctx context.Context) { node.Keep(ctx, s.Engine.SetNode) }, s.Books.KeepSynced}
+	rest := []func(context.Context){func(ctx context.Context) { node.Keep(ctx, s.Engine.SetNode) }, s.Books.KeepSynced, s.Books.WatchLag}
 	if s.Sampler != nil {
 		rest = append(rest, s.Sampler.Run)
 	}
@@ -209,25 +213,33 @@ func holder() string {
 func (s *Shop) Close(ctx context.Context) error {
 	s.Engine.Drain() // before the node number is given back: requests under way still take ids of it
 	s.stopRest()
-	s.rest.Wait()
 	if s.Writer != nil {
-		if err := s.AwaitWritten(ctx); err != nil {
+		if err := s.awaitWritten(ctx, unseenMax); err != nil {
 			s.log.Warn("stopped before everything was written; the rest waits in Redis", "error", err)
 		}
 		s.stopWriter()
 		s.writer.Wait()
 	}
+	s.rest.Wait()
 	err := s.Engine.Close()
 	s.Books.Close()
 	return err
 }
 
 // AwaitWritten waits until Postgres holds every event of Redis.
-func (s *Shop) AwaitWritten(ctx context.Context) error {
-	for {
+func (s *Shop) AwaitWritten(ctx context.Context) error { return s.awaitWritten(ctx, math.MaxInt64) }
+
+// awaitWritten gives up earlier where the lag cannot be measured for longer than unseen.
+func (s *Shop) awaitWritten(ctx context.Context, unseen time.Duration) error {
+	for seen := time.Now(); ; {
 		lag, err := s.Books.Lag(ctx)
-		if err == nil && lag.Events == 0 {
+		switch {
+		case err == nil && lag.Events == 0:
 			return nil
+		case err == nil:
+			seen = time.Now()
+		case time.Since(seen) > unseen:
+			return err
 		}
 		select {
 		case <-ctx.Done():

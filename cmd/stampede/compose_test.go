@@ -377,7 +377,7 @@ func TestCompose_AsksWhetherStampedeLivesNotWhetherAllIsWell(t *testing.T) {
 
 func TestCompose_LetsStampedeStopInOrder(t *testing.T) {
 	t.Parallel()
-	bound := drainMax + catchUpMax + closeMax
+	bound := drainMax + closeMax
 	if grace := readCompose(t).Services["stampede"].StopGracePeriod; grace <= bound {
 		t.Errorf("it is killed after %s, but may take %s", grace, bound)
 	}

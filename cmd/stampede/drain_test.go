@@ -27,7 +27,7 @@ import (
 )
 
 // stopMax is how long an orderly stop of `serve` may take.
-const stopMax = drainMax + catchUpMax + closeMax
+const stopMax = drainMax + closeMax
 
 // serveOn runs `serve` on the servers of a test until it is ready.
 func serveOn(t *testing.T, on *stack.Stack) *server {

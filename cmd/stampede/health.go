@@ -23,16 +23,18 @@ const (
 
 // What is said more than once.
 const (
-	stillOpening     = "the shop is being opened: wait; where that lasts, the log says what it waits for"
-	notLooked        = "this process did not finish its look within 2 s: see whether it is short of CPU, or Redis and Postgres hang"
-	noPostgres       = "Postgres does not answer: see that it runs, is not overloaded, and takes the user and password of the Postgres URL; sales go on until the backlog in Redis is full"
-	doorsUnknown     = "the doors cannot be looked at, since Redis does not answer"
-	doorsUnseen      = "the doors could not be looked at in time"
-	lagUnmeasured    = "the writer's lag cannot be measured"
-	howDoorsOpen     = "; it opens by itself once Redis and Postgres answer, else the log says what it waits for (door shut)"
-	howAlarmsEnd     = "; sales go on until the backlog in Redis is full: keep Redis' data, and mend what the text names"
-	someQuarantined  = "%d event(s) are in quarantine: nothing could be derived of them, all else goes on; the table quarantine says why; run `stampede rebuild-reports` once the cause is gone"
-	howWritingGoesOn = "; it is tried again all the time: mend what the text names in Postgres"
+	stillOpening      = "the shop is being opened: wait; where that lasts, the log says what it waits for"
+	notLooked         = "this process did not finish its look within 2 s: see whether it is short of CPU, or Redis and Postgres hang"
+	noPostgres        = "Postgres does not answer: see that it runs, is not overloaded, and takes the user and password of the Postgres URL; sales go on until the backlog in Redis is full"
+	partitionsUnknown = "the partitions cannot be looked at, since Redis does not answer"
+	partitionsUnseen  = "the partitions could not be looked at in time"
+	lagUnmeasured     = "the writer's lag cannot be measured"
+	lagIsLate         = "the oldest event that Postgres lacks has waited for %.0f s: see whether PostgreSQL is frozen, slow or cut off, or the sale is larger than the machine; sales go on until the backlog in Redis is full"
+	howDoorsOpen      = "; it opens by itself once Redis and Postgres answer, else the log says what it waits for (door shut)"
+	howBacklogsEmpty  = ": see whether PostgreSQL answers and its writer writes; it sells again by itself once they do"
+	howAlarmsEnd      = "; sales go on until the backlog in Redis is full: keep Redis' data, and mend what the text names"
+	someQuarantined   = "%d event(s) are in quarantine: nothing could be derived of them, all else goes on; the table quarantine says why; run `stampede rebuild-reports` once the cause is gone"
+	howWritingGoesOn  = "; it is tried again all the time: mend what the text names in Postgres"
 )
 
 // health answers /readyz.
@@ -50,8 +52,9 @@ func (h *health) Check(ctx context.Context) rest.Readiness {
 	found, err := h.looks.Do(ctx, lookMax, h.look)
 	if err != nil {
 		return rest.Readiness{
-			LagEvents: rest.LagUnknown, LagSeconds: rest.LagUnknown,
-			Redis: []string{notLooked}, Doors: []string{doorsUnseen}, Postgres: []string{notLooked}, Writer: []string{lagUnmeasured + " in time"},
+			NoOrders:  h.shop.Engine.Selling() == 0,
+			LagEvents: rest.LagUnknown, LagSeconds: h.shop.Books.LagAge().Seconds(),
+			Redis: []string{notLooked}, Partitions: []string{partitionsUnseen}, Postgres: []string{notLooked}, Writer: []string{lagUnmeasured + " in time"},
 		}
 	}
 	return found
@@ -59,37 +62,40 @@ func (h *health) Check(ctx context.Context) rest.Readiness {
 
 // look asks Redis and Postgres side by side, so that one that hangs does not speak for the other.
 func (h *health) look(ctx context.Context) (found rest.Readiness, _ error) {
-	var answers, doors, books, measure error
+	var answers, books, measure error
+	var partitions engine.Checked
 	var lag persist.Lag
 	var looks sync.WaitGroup
 	looks.Go(func() { answers = h.shop.Engine.Ping(ctx) })
 	looks.Go(func() {
-		if doors = h.shop.Engine.CheckDoors(ctx); doors == nil {
-			doors = h.shop.Engine.Ready() // open in Redis, but not known here yet
+		if partitions = h.shop.Engine.CheckPartitions(ctx); partitions.Fenced == nil {
+			partitions.Fenced = h.shop.Engine.Ready() // open in Redis, but not known here yet
 		}
 	})
 	looks.Go(func() { books = h.shop.Books.Ping(ctx) })
 	looks.Go(func() { lag, measure = h.shop.Books.Lag(ctx) })
 	looks.Wait()
+	found.NoOrders = partitions.Selling == 0
 	if !h.opened.Load() {
 		found.Opening = []string{stillOpening}
 	}
 	found.Redis = lines(answers, "")
-	found.Doors = lines(doors, howDoorsOpen)
+	found.Partitions = append(lines(partitions.Fenced, howDoorsOpen), lines(partitions.Full, howBacklogsEmpty)...)
 	if answers != nil && !h.shop.Engine.InCluster() { // of a cluster, the others answer
-		found.Doors = []string{doorsUnknown}
+		found.Partitions = []string{partitionsUnknown}
 	}
 	if books != nil {
 		found.Postgres = []string{noPostgres}
 	}
-	found.LagEvents, found.LagSeconds = lag.Events, lag.Age.Seconds()
+	found.LagEvents = lag.Events
 	if measure != nil {
-		found.LagEvents = rest.LagUnknown
+		found.LagEvents, lag.Age = rest.LagUnknown, h.shop.Books.LagAge()
 	}
-	if measure != nil || lag.Age == persist.AgeUnknown {
-		found.LagSeconds = rest.LagUnknown
-	}
+	found.LagSeconds = lag.Age.Seconds()
 	found.Writer = h.writer(measure, answers == nil && books == nil)
+	if lag.Age >= persist.LagLate {
+		found.Writer = append(found.Writer, fmt.Sprintf(lagIsLate, lag.Age.Seconds()))
+	}
 	if lag.Quarantined > 0 {
 		found.Warnings = []string{fmt.Sprintf(someQuarantined, lag.Quarantined)}
 	}

@@ -24,7 +24,7 @@ import (
 // problems are what keeps a shop from being ready, each with its part.
 func problems(found rest.Readiness) (all []string) {
 	for part, texts := range map[string][]string{
-		"opening": found.Opening, "redis": found.Redis, "doors": found.Doors, "postgres": found.Postgres, "writer": found.Writer,
+		"opening": found.Opening, "redis": found.Redis, "partitions": found.Partitions, "postgres": found.Postgres, "writer": found.Writer,
 	} {
 		for _, text := range texts {
 			all = append(all, part+": "+text)
@@ -73,8 +73,8 @@ func TestHealth_SaysWhatIsWrongAndNeverGuessesTheLag(t *testing.T) {
 	gone, leave := context.WithCancel(t.Context())
 	leave()
 	found = h.Check(gone)
-	wantParts(t, "without a look", found, "doors", "postgres", "redis", "writer")
-	if found.LagEvents != rest.LagUnknown || found.LagSeconds != rest.LagUnknown {
+	wantParts(t, "without a look", found, "partitions", "postgres", "redis", "writer")
+	if found.LagEvents != rest.LagUnknown || found.NoOrders {
 		t.Errorf("lag without a look: %+v", found)
 	}
 	samples := gather(t, registry)
@@ -96,11 +96,11 @@ func TestHealth_SaysWhatIsWrongAndNeverGuessesTheLag(t *testing.T) {
 		t.Errorf("a look took %s", took)
 	}
 	wantParts(t, "without PostgreSQL", found, "postgres", "writer")
-	if found.LagEvents != rest.LagUnknown || found.LagSeconds != rest.LagUnknown {
-		t.Errorf("lag without PostgreSQL: %+v", found)
+	if found.LagEvents != rest.LagUnknown || found.LagSeconds != 0 || found.NoOrders {
+		t.Errorf("without PostgreSQL: %+v", found)
 	}
 	samples = gather(t, registry)
-	for _, name := range []string{"stampede_writer_lag_events", "stampede_writer_lag_seconds", "stampede_backlog_used_ratio"} {
+	for _, name := range []string{"stampede_writer_lag_events", "stampede_backlog_used_ratio"} {
 		if _, there := samples[name]; there {
 			t.Errorf("%s is guessed without PostgreSQL", name)
 		}
@@ -113,8 +113,8 @@ func TestHealth_SaysWhatIsWrongAndNeverGuessesTheLag(t *testing.T) {
 		t.Fatal(err)
 	}
 	found = h.Check(t.Context())
-	wantParts(t, "without Redis", found, "doors", "redis", "writer")
-	if found.LagEvents != rest.LagUnknown || !strings.Contains(found.Redis[0], "start it") {
+	wantParts(t, "without Redis", found, "partitions", "redis", "writer")
+	if !found.NoOrders || found.LagEvents != rest.LagUnknown || !strings.Contains(found.Redis[0], "start it") {
 		t.Errorf("without Redis: %+v", found)
 	}
 	if err := s.Stack.Redis().Resume(within(t)); err != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -101,12 +100,15 @@ func redisServer(t *testing.T) string {
 func (s *server) awaitReady() {
 	s.t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		var body struct{ Problems []string }
-		if s.call("GET", "/readyz", "", nil, &body) == http.StatusOK {
+		var body struct {
+			Status             string
+			Problems, Warnings []string
+		}
+		if s.call("GET", "/readyz", "", nil, &body); body.Status == "ready" {
 			return
 		}
 		if time.Now().After(deadline) {
-			s.t.Fatalf("never ready: %v", body.Problems)
+			s.t.Fatalf("never ready: %+v", body)
 		}
 	}
 }

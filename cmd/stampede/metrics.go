@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -26,7 +27,7 @@ func newRegistry() (*prometheus.Registry, error) {
 
 // watchWriter registers the measures of the way from Redis into Postgres.
 func watchWriter(registry prometheus.Registerer, s *shop.Shop) error {
-	watched := []prometheus.Collector{newLagCollector(s.Books.Lag)}
+	watched := []prometheus.Collector{newLagCollector(s.Books.Lag, s.Books.LagAge)}
 	if s.Writer != nil {
 		watched = append(watched, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "stampede_writer_alarm", Help: "1 where the writer stopped before events it must not pass. Worry at 1: GET /readyz says why.",
@@ -49,21 +50,23 @@ func registerAll(registry prometheus.Registerer, all ...prometheus.Collector) er
 }
 
 // lagCollector measures the writer's lag when it is asked. Where it cannot, the sample is missing and a failure
-// counted: any number would be believed, 0 most of all.
+// counted: any number would be believed, 0 most of all. The age is never missing: this process has seen how long events
+// wait, and an alert on it must fire where Postgres is silent.
 type lagCollector struct {
 	measure              func(context.Context) (persist.Lag, error)
+	waited               func() time.Duration
 	events, age, backlog *prometheus.Desc
 	quarantined          *prometheus.Desc
 	failures             prometheus.Counter
 }
 
-func newLagCollector(measure func(context.Context) (persist.Lag, error)) *lagCollector {
+func newLagCollector(measure func(context.Context) (persist.Lag, error), waited func() time.Duration) *lagCollector {
 	return &lagCollector{
-		measure: measure,
+		measure: measure, waited: waited,
 		events: prometheus.NewDesc("stampede_writer_lag_events",
 			"Events in Redis that Postgres lacks, measured now: at 0 every change answered before is in the tables.", nil, nil),
 		age: prometheus.NewDesc("stampede_writer_lag_seconds",
-			"Age of the oldest event that Postgres lacks, by the clock of its partition, measured now; 0 when it lacks none. Worry above 60.", nil, nil),
+			"Age of the oldest event that Postgres lacks, or how long this process has seen it wait, whichever is longer; 0 when it lacks none. Worry above 60.", nil, nil),
 		backlog: prometheus.NewDesc("stampede_backlog_used_ratio",
 			"Share of its cap that the backlog of events uses, in the fullest partition, measured now. Worry above 0.5: at 1 orders are answered 503.", nil, nil),
 		quarantined: prometheus.NewDesc("stampede_quarantined_events",
@@ -94,10 +97,10 @@ func (c *lagCollector) Collect(samples chan<- prometheus.Metric) {
 		samples <- prometheus.MustNewConstMetric(c.backlog, prometheus.GaugeValue, lag.Backlog)
 		samples <- prometheus.MustNewConstMetric(c.quarantined, prometheus.GaugeValue, float64(lag.Quarantined))
 	}
-	if err == nil && lag.Age != persist.AgeUnknown {
-		samples <- prometheus.MustNewConstMetric(c.age, prometheus.GaugeValue, lag.Age.Seconds())
-	} else {
+	if err != nil {
+		lag.Age = c.waited()
 		c.failures.Inc()
 	}
+	samples <- prometheus.MustNewConstMetric(c.age, prometheus.GaugeValue, lag.Age.Seconds())
 	c.failures.Collect(samples)
 }

@@ -21,8 +21,8 @@ const (
 	// answered, with what is wrong.
 	openPatience = 10 * time.Second
 	drainMax     = 10 * time.Second // for requests under way
-	catchUpMax   = 10 * time.Second // for the writer; what it does not reach waits in Redis
-	closeMax     = 3 * time.Second  // for the rest of the shop
+	catchUpMax   = 8 * time.Second  // for the writer; what it does not reach waits in Redis
+	closeMax     = 10 * time.Second // for the whole shop, the writer's part included
 	hurriedMax   = time.Second      // for the shop, after a second signal
 )
 
@@ -194,7 +194,7 @@ func closeShop(c *console, s *shop.Shop) error {
 	defer cancel()
 	closed := make(chan error, 1)
 	go func() { closed <- s.Close(ctx) }()
-	last, stop := c.interrupts.bound(catchUpMax+closeMax, hurriedMax)
+	last, stop := c.interrupts.bound(closeMax, hurriedMax)
 	defer stop()
 	select {
 	case err := <-closed:

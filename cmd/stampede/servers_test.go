@@ -44,10 +44,11 @@ func (s *server) awaitWritten() {
 	s.t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		var health struct {
-			Lag      int64 `json:"writer_lag_events"`
-			Problems []string
+			Status             string
+			Lag                int64 `json:"writer_lag_events"`
+			Problems, Warnings []string
 		}
-		if status := s.call("GET", "/readyz", "", nil, &health); status == 200 && health.Lag == 0 {
+		if s.call("GET", "/readyz", "", nil, &health); health.Status == "ready" && health.Lag == 0 {
 			return
 		}
 		if time.Now().After(deadline) {

@@ -20,31 +20,35 @@ func (s *Server) healthz(ctx *fasthttp.RequestCtx, _ caller) error {
 const LagUnknown = -1
 
 // Readiness is how the shop does, part by part: what is wrong there and what an operator does about it, nothing where
-// all is well. Anybody may read it, so it tells no secrets.
+// all is well. Everyone may read it, so it holds no secrets.
 type Readiness struct {
+	// NoOrders says that this process can take no orders at all. Whatever else is wrong, it sells: a load balancer that
+	// took it out of service would end that.
+	NoOrders bool
+
 	LagEvents  int64   // events in Redis that Postgres lacks; LagUnknown
-	LagSeconds float64 // age of the oldest of them; LagUnknown
+	LagSeconds float64 // age of the oldest of them, as far as it is known
 
-	Opening  []string // why the shop is not open yet
-	Redis    []string
-	Doors    []string
-	Postgres []string
-	Writer   []string
+	Opening    []string // why the shop is not open yet
+	Redis      []string
+	Partitions []string
+	Postgres   []string
+	Writer     []string
 
-	// Warnings are what an operator must look at though orders can be placed.
+	// Warnings are what an operator must look at though no part is to blame.
 	Warnings []string
 }
 
-// checks are the parts as /readyz tells them: "ok", or what is wrong.
+// checks are the parts as /readyz shows them: "ok", or what is wrong.
 type checks struct {
-	Opening  string `json:"opening,omitempty"`
-	Redis    string `json:"redis"`
-	Doors    string `json:"doors"`
-	Postgres string `json:"postgres"`
-	Writer   string `json:"writer"`
+	Opening    string `json:"opening,omitempty"`
+	Redis      string `json:"redis"`
+	Partitions string `json:"partitions"`
+	Postgres   string `json:"postgres"`
+	Writer     string `json:"writer"`
 }
 
-// readyz says whether orders can be placed, and what is wrong where they cannot.
+// readyz says whether orders can be placed, and what is wrong.
 func (s *Server) readyz(ctx *fasthttp.RequestCtx, _ caller) error {
 	bound, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	defer cancel()
@@ -58,13 +62,17 @@ func (s *Server) readyz(ctx *fasthttp.RequestCtx, _ caller) error {
 		Warnings   []string `json:"warnings"`
 	}{
 		"ready", found.LagEvents, found.LagSeconds,
-		checks{strings.Join(found.Opening, "; "), told(found.Redis), told(found.Doors), told(found.Postgres), told(found.Writer)},
-		append([]string{}, slices.Concat(found.Opening, found.Redis, found.Doors, found.Postgres, found.Writer)...),
-		append([]string{}, found.Warnings...),
+		checks{strings.Join(found.Opening, "; "), told(found.Redis), told(found.Partitions), told(found.Postgres), told(found.Writer)},
+		[]string{}, []string{},
 	}
-	status := fasthttp.StatusOK
-	if len(body.Problems) > 0 {
+	status, wrong := fasthttp.StatusOK, slices.Concat(found.Opening, found.Redis, found.Partitions, found.Postgres, found.Writer)
+	switch {
+	case found.NoOrders:
 		status, body.Status = fasthttp.StatusServiceUnavailable, "not ready"
+		body.Problems, body.Warnings = append(body.Problems, wrong...), append(body.Warnings, found.Warnings...)
+	case len(wrong)+len(found.Warnings) > 0:
+		body.Status = "degraded"
+		body.Warnings = append(append(body.Warnings, wrong...), found.Warnings...)
 	}
 	return reply(ctx, status, body)
 }

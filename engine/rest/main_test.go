@@ -39,7 +39,7 @@ func (h health) Check(ctx context.Context) rest.Readiness {
 	lag, err := h.shop.Books.Lag(ctx)
 	found := rest.Readiness{LagEvents: lag.Events, LagSeconds: lag.Age.Seconds()}
 	for at, err := range map[*[]string]error{
-		&found.Writer: err, &found.Doors: h.shop.Engine.CheckDoors(ctx), &found.Postgres: h.shop.Books.Ping(ctx),
+		&found.Writer: err, &found.Partitions: h.shop.Engine.CheckDoors(ctx), &found.Postgres: h.shop.Books.Ping(ctx),
 	} {
 		if err != nil {
 			*at = []string{err.Error()}

@@ -24,7 +24,7 @@ type broken struct{ err error }
 
 func (b *broken) Check(context.Context) rest.Readiness {
 	if errors.Is(b.err, engine.ErrUnavailable) {
-		return rest.Readiness{LagEvents: rest.LagUnknown, LagSeconds: rest.LagUnknown, Opening: []string{"wait"}, Postgres: []string{"it is away"}}
+		return rest.Readiness{NoOrders: true, LagEvents: rest.LagUnknown, LagSeconds: 12, Opening: []string{"wait"}, Postgres: []string{"it is away"}}
 	}
 	panic(b.err)
 }

@@ -53,13 +53,18 @@ func Open(ctx context.Context, url string, partitions int, log *slog.Logger) (*B
 	return open(ctx, url, partitions, silenceMax, log, migrate)
 }
 
-// OpenPatient is Open for a command of the operator: a statement may take as long as it needs.
+// OpenPatient is Open for a command of the operator whose statements may take as long as they need.
 func OpenPatient(ctx context.Context, url string, partitions int, log *slog.Logger) (*Books, error) {
 	return open(ctx, url, partitions, patientMax, log, migrate)
 }
 
-// OpenExisting connects to books that are there already and changes nothing in them. It is patient too.
+// OpenExisting connects to books that are there already and changes nothing in them.
 func OpenExisting(ctx context.Context, url string, log *slog.Logger) (*Books, error) {
+	return open(ctx, url, 0, silenceMax, log, requireBooks)
+}
+
+// OpenExistingPatient is OpenExisting for a command of the operator.
+func OpenExistingPatient(ctx context.Context, url string, log *slog.Logger) (*Books, error) {
 	return open(ctx, url, 0, patientMax, log, requireBooks)
 }
 

@@ -157,6 +157,12 @@ func (w *Writer) lead(ctx context.Context, p int) error {
 // awaitLead returns when the connection holds the lock of a partition that this process is to write.
 func (w *Writer) awaitLead(ctx context.Context, conn *pgxpool.Conn, p int) error {
 	for first := true; ; first = false {
+		if first && w.led.Load() >= w.share.Load() { // another process writes it by now, or is about to
+			if err := conn.Ping(ctx); err != nil {
+				return unavailable("connecting", err)
+			}
+			w.broken[p].Store(nil)
+		}
 		if !first || w.led.Load() >= w.share.Load() {
 			if w.wait(ctx); ctx.Err() != nil {
 				return ctx.Err()

@@ -78,7 +78,7 @@ func (f *findings) audit(ctx context.Context, from engine.Redis, postgresURL str
 	if !found {
 		return errors.New("this Redis holds no shop: correct the Redis URL, or rebuild it with stampede restore")
 	}
-	books, err := persist.OpenExisting(ctx, postgresURL, f.console.log)
+	books, err := persist.OpenExistingPatient(ctx, postgresURL, f.console.log)
 	if err != nil {
 		return err
 	}

@@ -63,7 +63,7 @@ func (r *rebuildCommand) server(c *console) (url string, stop func() error, err 
 
 func (r *rebuildCommand) rebuild(c *console, url string) error {
 	ctx, start := c.interrupts.stop, time.Now()
-	books, err := persist.OpenExisting(ctx, url, c.log)
+	books, err := persist.OpenExistingPatient(ctx, url, c.log)
 	if err != nil {
 		return err
 	}

@@ -172,3 +172,43 @@ func TestPostgres_SilentOneDoesNotHoldAStopUp(t *testing.T) {
 	wantInOrder(t, on)
 	next.stop()
 }
+
+// Several processes go on soon after a PostgreSQL that was killed takes connections again, time and again.
+func TestPostgres_KilledOneIsWrittenToAgainBySeveral(t *testing.T) {
+	t.Parallel()
+	on := stacktest.Start(t, stack.Options{})
+	begin := func(args ...string) *server {
+		return launch(t, append([]string{
+			"STAMPEDE_REDIS_URL=" + on.RedisURL(), "STAMPEDE_POSTGRES_URL=" + on.PostgresURL(), "STAMPEDE_ADMIN_TOKEN=" + secret,
+			"STAMPEDE_RATE_LIMIT_USER=0", "STAMPEDE_ADDR=127.0.0.1:0", "serve",
+		}, args...)...).ready(secret)
+	}
+	nodes := []*server{begin("--partitions", "3"), begin(), begin()}
+	crowd := newCrowd(nodes[0], 4, []int{1_000_000, 300})
+	stop := crowd.buy()
+	for range 3 {
+		time.Sleep(time.Second)
+		if err := on.Postgres().HaltNow(within(t)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if err := on.Postgres().Resume(within(t)); err != nil {
+			t.Fatal(err)
+		}
+		back := time.Now()
+		for _, s := range nodes {
+			s.awaitReady()
+		}
+		took := time.Since(back)
+		t.Logf("all are ready after %v", took)
+		if took > againMax {
+			t.Errorf("it took %v until all were ready", took)
+		}
+	}
+	stop()
+	crowd.resolve(nodes[0])
+	for _, s := range nodes {
+		s.awaitWritten()
+	}
+	wantInOrder(t, on)
+}

@@ -18,6 +18,7 @@ import (
 	"stampede/cmd/shop"
 	"stampede/cmd/shop/shoptest"
 	"stampede/cmd/stack"
+	"stampede/engine"
 	"stampede/engine/rest"
 )
 
@@ -168,6 +169,80 @@ func TestHealth_SaysWhyTheWriterDoesNotGoOn(t *testing.T) {
 	s.Written()
 	if found := awaitParts(t, h); found.LagEvents != 0 || found.LagSeconds != 0 {
 		t.Errorf("lag after it went on: %+v", found)
+	}
+}
+
+// wantOrders wants a process to take orders or not, with or without warnings.
+func wantOrders(t *testing.T, when string, found rest.Readiness, taken bool, parts ...string) {
+	t.Helper()
+	if found.NoOrders == taken {
+		t.Errorf("%s: orders are taken: %t, want %t: %v", when, !found.NoOrders, taken, problems(found))
+	}
+	wantParts(t, when, found, parts...)
+}
+
+// A load balancer takes a process out of service that is not ready: that must not happen to one that sells, from however few
+// partitions.
+func TestHealth_TakesOrdersWhileAnyPartitionSells(t *testing.T) {
+	t.Parallel()
+	s := shoptest.Start(t, stack.Options{}, shop.Config{Log: quietLog(), Partitions: 3})
+	h := &health{shop: s.Shop}
+	wantOrders(t, "while it opens", h.Check(t.Context()), true, "opening")
+	h.opened.Store(true)
+	awaitParts(t, h)
+	fence := func(partitions ...int) {
+		t.Helper()
+		for _, p := range partitions {
+			if err := s.Redis.HDel(within(t), s.Engine.Keys().Meta(p), "open").Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := s.Stack.Postgres().HaltNow(within(t)); err != nil { // so that nothing opens them
+		t.Fatal(err)
+	}
+	wantOrders(t, "without PostgreSQL", h.Check(t.Context()), true, "postgres", "writer")
+	fence(0, 2)
+	wantOrders(t, "with one partition", h.Check(t.Context()), true, "partitions", "postgres", "writer")
+	fence(1)
+	wantOrders(t, "without partitions", h.Check(t.Context()), false, "partitions", "postgres", "writer")
+	if err := s.Stack.Postgres().Resume(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	awaitParts(t, h)
+	if err := s.Stack.Redis().HaltNow(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	wantOrders(t, "without Redis", h.Check(t.Context()), false, "partitions", "redis", "writer")
+	if err := s.Stack.Redis().Resume(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	wantOrders(t, "in the end", awaitParts(t, h), true)
+}
+
+// A partition whose backlog is full refuses orders.
+func TestHealth_TakesNoOrdersWhenEveryBacklogIsFull(t *testing.T) {
+	t.Parallel()
+	s := shoptest.Start(t, stack.Options{}, shop.Config{Log: quietLog(), Partitions: 2, NoWriter: true, BacklogCap: 1})
+	h := &health{shop: s.Shop}
+	h.opened.Store(true)
+	wantOrders(t, "without a backlog", awaitParts(t, h), true)
+	full := map[int]bool{}
+	for len(full) < 2 {
+		user := s.User(0)
+		p := s.Engine.Keys().OfUser(user)
+		if full[p] {
+			continue
+		}
+		if _, _, err := s.Engine.Charge(within(t), engine.ChargeRequest{UserID: user, Amount: 1, Key: "one"}); err != nil {
+			t.Fatal(err)
+		}
+		full[p] = true
+		found := h.Check(t.Context())
+		wantOrders(t, "with a backlog that is full", found, len(full) == 1, "partitions")
+		if !strings.Contains(strings.Join(found.Partitions, ""), "backlog") {
+			t.Errorf("it does not say why: %v", found.Partitions)
+		}
 	}
 }
 

@@ -17,11 +17,11 @@ import (
 // connection: no read and no write waits longer than so long without a byte in either direction. Contexts shorten that where a
 // caller has less time.
 
-// silenceMax is that bound for a running shop. None of its statements takes nearly as long, and the server ends those of
-// a writer after the same time (statement_timeout): a shorter bound would break off what a slow disk still finishes.
-// connectMax is for what happens before a connection can be used. Tests set both.
-var (
+const (
+	// silenceMax is that bound for a running shop. None of its statements takes nearly as long, and the server itself ends one
+	// after four fifths of it, so that a wait for a lock or a slow disk costs no connection.
 	silenceMax = 10 * time.Second
+	// connectMax is for what happens before a connection can be used.
 	connectMax = 3 * time.Second
 )
 
@@ -76,7 +76,11 @@ func (l *links) use(c *pgconn.Config) {
 	c.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
 		ctx, cancel := context.WithTimeout(ctx, l.connect)
 		defer cancel()
-		return conn.Exec(ctx, noticeDead).Close()
+		settings := noticeDead
+		if l.silence < patientMax {
+			settings += fmt.Sprintf("; SET statement_timeout = %d", (l.silence * 4 / 5).Milliseconds())
+		}
+		return conn.Exec(ctx, settings).Close()
 	}
 }
 

@@ -29,11 +29,11 @@ const (
 
 // A writer that shows no sign of life loses its session, and with it the lead: a process that is frozen, or whose machine
 // is gone, would else keep it as long as its connection seems to stand. One that is killed loses it at once. One that is frozen
-// in the middle of a COPY is idle to neither of the first two, so a statement has its bound as well, far beyond what one takes;
-// after that its transaction is idle.
+// in the middle of a COPY is idle to neither of these: statement_timeout, which all connections of a shop have, ends the COPY,
+// and after that its transaction is idle.
 const (
-	holdLead = "SET idle_session_timeout = '10s'; SET idle_in_transaction_session_timeout = '5s'; SET statement_timeout = '10s'"
-	dropLead = "RESET idle_session_timeout; RESET idle_in_transaction_session_timeout; RESET statement_timeout"
+	holdLead = "SET idle_session_timeout = '10s'; SET idle_in_transaction_session_timeout = '5s'"
+	dropLead = "RESET idle_session_timeout; RESET idle_in_transaction_session_timeout"
 )
 
 // Writer brings events from Redis into Postgres, one goroutine a partition. Several processes may run one: for each

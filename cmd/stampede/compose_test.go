@@ -364,7 +364,7 @@ func TestCompose_StampedeWaitsForServersThatAreWell(t *testing.T) {
 	}
 }
 
-// The sale goes on without PostgreSQL: who acts on /readyz would end it.
+// A process that waits for Redis is not ready, and to restart it would not help.
 func TestCompose_AsksWhetherStampedeLivesNotWhetherAllIsWell(t *testing.T) {
 	serve, stampede := parseServe(t)
 	_, port, _ := strings.Cut(serve.Addr, ":")

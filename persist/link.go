@@ -48,7 +48,7 @@ var noticeDead = fmt.Sprintf("SET tcp_keepalives_idle = %d; SET tcp_keepalives_i
 	int(probeAfter.Seconds()), int(probeEvery.Seconds()), probes, deadMax.Milliseconds())
 
 // errSilent says that a connection was given up. It is no timeout error: pgx would take it for one of a context.
-var errSilent = errors.New("Postgres sent nothing")
+var errSilent = errors.New("nothing came from Postgres")
 
 // links opens the connections of a pool, and knows those that are open.
 type links struct {

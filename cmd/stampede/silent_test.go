@@ -109,7 +109,7 @@ func TestPostgres_FallsSilentUnderLoad(t *testing.T) {
 			time.Sleep(time.Until(begun.Add(silence())))
 			var before readiness
 			s.call("GET", "/readyz", "", nil, &before)
-			if text := s.err.String(); !strings.Contains(text, "writer interrupted") || !strings.Contains(text, "Postgres sent nothing") {
+			if text := s.err.String(); !strings.Contains(text, "writer interrupted") || !strings.Contains(text, "nothing came from Postgres") {
 				t.Errorf("the log does not say what is wrong:\n%s", text)
 			}
 			lift()

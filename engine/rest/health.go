@@ -63,7 +63,8 @@ func (s *Server) readyz(ctx *fasthttp.RequestCtx, _ caller) error {
 	}{
 		"ready", found.LagEvents, found.LagSeconds,
 		checks{strings.Join(found.Opening, "; "), told(found.Redis), told(found.Partitions), told(found.Postgres), told(found.Writer)},
-		[]string{}, []string{},
+		[]string{},
+		[]string{},
 	}
 	status, wrong := fasthttp.StatusOK, slices.Concat(found.Opening, found.Redis, found.Partitions, found.Postgres, found.Writer)
 	switch {

@@ -45,12 +45,18 @@ func TestReadyz_ExplainsItself(t *testing.T) {
 			Redis: []string{"r"}, Partitions: []string{"d0", "d1"}, Postgres: []string{"p"}, Writer: []string{"w"}, Warnings: []string{"q"},
 		}, `503 {"status":"not ready","writer_lag_events":-1,"writer_lag_seconds":12,` +
 			`"checks":{"redis":"r","partitions":"d0; d1","postgres":"p","writer":"w"},"problems":["r","d0","d1","p","w"],"warnings":["q"]}`},
-		{"without Postgres", rest.Readiness{LagEvents: rest.LagUnknown, LagSeconds: 12, Postgres: []string{"p"}, Writer: []string{"w"}, Warnings: []string{"q"}},
+		{
+			"without Postgres",
+			rest.Readiness{LagEvents: rest.LagUnknown, LagSeconds: 12, Postgres: []string{"p"}, Writer: []string{"w"}, Warnings: []string{"q"}},
 			`200 {"status":"degraded","writer_lag_events":-1,"writer_lag_seconds":12,` +
-				`"checks":{"redis":"ok","partitions":"ok","postgres":"p","writer":"w"},"problems":[],"warnings":["p","w","q"]}`},
-		{"opening while some partitions sell", rest.Readiness{Opening: []string{"wait"}, Partitions: []string{"d1"}},
+				`"checks":{"redis":"ok","partitions":"ok","postgres":"p","writer":"w"},"problems":[],"warnings":["p","w","q"]}`,
+		},
+		{
+			"opening while some partitions sell",
+			rest.Readiness{Opening: []string{"wait"}, Partitions: []string{"d1"}},
 			`200 {"status":"degraded","writer_lag_events":0,"writer_lag_seconds":0,` +
-				`"checks":{"opening":"wait","redis":"ok","partitions":"d1","postgres":"ok","writer":"ok"},"problems":[],"warnings":["wait","d1"]}`},
+				`"checks":{"opening":"wait","redis":"ok","partitions":"d1","postgres":"ok","writer":"ok"},"problems":[],"warnings":["wait","d1"]}`,
+		},
 		{"with events in quarantine", rest.Readiness{Warnings: []string{"q"}}, `200 {"status":"degraded","writer_lag_events":0,"writer_lag_seconds":0,` +
 			`"checks":{"redis":"ok","partitions":"ok","postgres":"ok","writer":"ok"},"problems":[],"warnings":["q"]}`},
 	} {

@@ -98,7 +98,10 @@ func open(ctx context.Context, url string, partitions int, silence time.Duration
 	if b.pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
 		return nil, fmt.Errorf("opening Postgres: %w", err)
 	}
-	b.links.doubt = b.pool.Reset // no connection is open yet
+	b.links.doubt = func(err error) { // no connection is open yet
+		log.Warn("a connection to Postgres was given up", "error", err)
+		b.pool.Reset() // the others may be dead too
+	}
 	return b, nil
 }
 

@@ -37,6 +37,7 @@ const (
 	probeAfter = 10 * time.Second // without traffic
 	probeEvery = 5 * time.Second
 	probes     = 2
+	doubtEvery = time.Second
 	// partMax is how long a connection that was given up may take to end in order.
 	partMax = time.Second
 )
@@ -54,15 +55,16 @@ var errSilent = errors.New("nothing came from Postgres")
 type links struct {
 	silence time.Duration
 	connect time.Duration
-	doubt   func() // called when one was given up: the others may be dead too
+	doubt   func(error) // called when one was given up, not more often than every doubtEvery
 
-	mu   sync.Mutex
-	open map[*link]struct{}
-	cut  bool
+	mu      sync.Mutex
+	open    map[*link]struct{}
+	cut     bool
+	doubted time.Time
 }
 
 func newLinks(silence time.Duration) *links {
-	l := &links{silence: silence, connect: connectMax, doubt: func() {}, open: map[*link]struct{}{}}
+	l := &links{silence: silence, connect: connectMax, doubt: func(error) {}, open: map[*link]struct{}{}}
 	if silence >= patientMax {
 		l.connect = patientConnectMax
 	}
@@ -196,11 +198,22 @@ func (c *link) judged(err error) error {
 	if !c.limit.IsZero() && !time.Now().Before(c.limit) {
 		return err
 	}
-	if !parting {
-		go c.of.doubt()
-	}
-	return fmt.Errorf("%w for %v: the connection was given up; see whether PostgreSQL is frozen or overloaded, or something between drops what is sent",
+	err = fmt.Errorf("%w for %v: the connection was given up; see whether PostgreSQL is frozen or overloaded, or something between drops what is sent",
 		errSilent, waited)
+	if !parting {
+		c.of.silent(err)
+	}
+	return err
+}
+
+// silent makes it known that a connection was given up. What waits on it may put it in words of its own.
+func (l *links) silent(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now := time.Now(); now.Sub(l.doubted) >= doubtEvery {
+		l.doubted = now
+		go l.doubt(err)
+	}
 }
 
 // SetDeadline sets the caller's limit, also for waits under way.

@@ -95,22 +95,45 @@ func (u *unwritten) age() (oldest time.Duration) {
 // LagAge is the age of the oldest event that Postgres lacks, as far as this process has seen. It asks nobody.
 func (b *Books) LagAge() time.Duration { return b.unwritten.age() }
 
-// WatchLag looks at the lag until ctx ends, so that its age is known when it cannot be measured, and logs when it is late.
+// WatchLag looks until ctx ends how long events wait, so that it is known when nothing can be measured, and logs when they
+// wait for too long.
 func (b *Books) WatchLag(ctx context.Context) {
 	for late := false; ctx.Err() == nil; pause(ctx, watchEvery) {
-		age := b.LagAge()
-		lag, err := b.Lag(ctx)
-		if err == nil {
-			age = lag.Age
-		}
-		switch {
+		err := b.observe(ctx)
+		switch age := b.LagAge(); {
 		case ctx.Err() != nil:
 		case age >= LagLate && !late:
 			late = true
-			b.log.Warn("Postgres is late: see GET /readyz", "lag_seconds", age.Seconds(), "lag_events", lag.Events, "error", err)
-		case age < LagLate && late && err == nil:
+			b.log.Warn("Postgres is late: see GET /readyz", "lag_seconds", age.Seconds(), "error", err)
+		case age < LagLate && late:
 			late = false
-			b.log.Info("Postgres is not late any more", "lag_seconds", age.Seconds(), "lag_events", lag.Events)
+			b.log.Info("Postgres is not late any more", "lag_seconds", age.Seconds())
 		}
 	}
+}
+
+// observe asks Redis and Postgres side by side what they hold, so that what one has is known while the other hangs. The error is
+// that of Postgres.
+func (b *Books) observe(ctx context.Context) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, lagMax)
+	defer cancel()
+	var asked sync.WaitGroup
+	asked.Go(func() {
+		_ = b.engine.Each(func(p int) error { // of a cluster, some may answer
+			v, err := b.engine.Look(ctx, p)
+			if err == nil {
+				b.unwritten.holds(p, v.Events())
+			}
+			return err
+		})
+	})
+	asked.Go(func() {
+		var written []checkpoint
+		written, err = b.checkpoints(ctx)
+		for p := range written {
+			b.unwritten.wrote(p, written[p].events)
+		}
+	})
+	asked.Wait()
+	return err
 }

@@ -121,7 +121,7 @@ func (e *Engine) CheckPartitions(ctx context.Context) (c Checked) {
 
 const backlogFull = "the backlog of events that Postgres lacks is full, so that orders are refused"
 
-// check says what keeps the partition from selling, by a look at it. Where Redis does not answer the look in time, what this
+// check says what keeps the partition from selling, by a look at it. If Redis does not answer the look in time, what this
 // process knows counts: it fences the partition itself when Redis answers nothing for as long as an operation may take.
 func (p *partition) check(ctx context.Context) (wrong, full string, sells bool) {
 	v, err := p.engine.Look(ctx, p.number)

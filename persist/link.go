@@ -14,8 +14,8 @@ import (
 
 // Every wait for Postgres has a deadline here. A server, a pooler or a NAT may fall silent without closing anything, and
 // then no timeout of the server's own ends the wait of its client. So the bound is set where all waits meet, at the
-// connection: no read and no write waits longer than so long without a byte in either direction. Contexts shorten that where a
-// caller has less time.
+// connection: no read and no write waits longer than so long without a byte in either direction. Contexts shorten that for a
+// caller who has less time.
 
 const (
 	// silenceMax is that bound for a running shop. None of its statements takes nearly as long, and the server itself ends one
@@ -42,7 +42,7 @@ const (
 	partMax = time.Second
 )
 
-// noticeDead has the server notice a client whose machine is gone: else its session would keep its locks for as long as the
+// noticeDead has the server notice a client whose machine is dead: else its session would keep its locks for as long as the
 // server's kernel waits, which is hours. It is sent as a statement, since a pooler may refuse an unknown startup parameter.
 // On a Unix socket it has no effect.
 var noticeDead = fmt.Sprintf("SET tcp_keepalives_idle = %d; SET tcp_keepalives_interval = %d; SET tcp_keepalives_count = %d; SET tcp_user_timeout = %d",
@@ -188,7 +188,7 @@ func (c *link) Write(p []byte) (int, error) {
 	return n, c.judged(err)
 }
 
-// judged tells an end of this side's patience from one of the caller's.
+// judged distinguishes the end of this side's patience from the end of the caller's.
 func (c *link) judged(err error) error {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return err

@@ -16,7 +16,7 @@ const (
 )
 
 // unwritten is what this process has seen of events that wait for Postgres. It knows the age of the oldest by its own clock,
-// which nobody can set, and also while Redis or Postgres does not answer.
+// which is never set, and also while Redis or Postgres does not answer.
 type unwritten struct {
 	mu         sync.Mutex
 	partitions []waiting
@@ -80,7 +80,7 @@ func (u *unwritten) wrote(partition int, events int64) {
 	w.seen = append(w.seen[:0], w.seen[passed:]...)
 }
 
-// age is how long the oldest event has waited at least; 0 where none is known to wait.
+// age is how long the oldest event has waited at least; 0 if none is known to wait.
 func (u *unwritten) age() (oldest time.Duration) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -92,7 +92,7 @@ func (u *unwritten) age() (oldest time.Duration) {
 	return oldest
 }
 
-// LagAge is the age of the oldest event that Postgres lacks, as far as this process has seen. It asks nobody.
+// LagAge is the age of the oldest event that Postgres lacks, as far as this process has seen. It asks no server.
 func (b *Books) LagAge() time.Duration { return b.unwritten.age() }
 
 // WatchLag looks until ctx ends how long events wait, so that it is known when nothing can be measured, and logs when they

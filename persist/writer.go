@@ -184,8 +184,8 @@ func (w *Writer) awaitLead(ctx context.Context, conn *pgxpool.Conn, p int) error
 	}
 }
 
-// endSession ends the session in which this process led the partition before, where that still holds the lead: its
-// connection was given up, and Postgres does not know yet. Where the lead is another process's, that one reports on it.
+// endSession ends the session in which this process led the partition before, if that still holds the lead: its
+// connection was given up, and Postgres does not know yet. If the lead is another process's, that one reports on it.
 func (w *Writer) endSession(ctx context.Context, conn *pgxpool.Conn, p int) error {
 	own := false
 	if w.session[p] != 0 {
@@ -197,7 +197,7 @@ func (w *Writer) endSession(ctx context.Context, conn *pgxpool.Conn, p int) erro
 		}
 	}
 	if own {
-		text := fmt.Sprintf("the lead is still held by process %d of PostgreSQL, whose connection was given up: where it does not end by itself, "+
+		text := fmt.Sprintf("the lead is still held by process %d of PostgreSQL, whose connection was given up: if it does not end by itself, "+
 			"see whether it is frozen", w.session[p])
 		w.broken[p].Store(&text)
 		return nil

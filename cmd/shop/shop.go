@@ -229,7 +229,7 @@ func (s *Shop) Close(ctx context.Context) error {
 // AwaitWritten waits until Postgres holds every event of Redis.
 func (s *Shop) AwaitWritten(ctx context.Context) error { return s.awaitWritten(ctx, math.MaxInt64) }
 
-// awaitWritten gives up earlier where the lag cannot be measured for longer than unseen.
+// awaitWritten gives up earlier if the lag cannot be measured for longer than unseen.
 func (s *Shop) awaitWritten(ctx context.Context, unseen time.Duration) error {
 	for seen := time.Now(); ; {
 		lag, err := s.Books.Lag(ctx)

@@ -51,7 +51,7 @@ func registerAll(registry prometheus.Registerer, all ...prometheus.Collector) er
 
 // lagCollector measures the writer's lag when it is asked. Where it cannot, the sample is missing and a failure
 // counted: any number would be believed, 0 most of all. The age is never missing: this process has seen how long events
-// wait, and an alert on it must fire where Postgres is silent.
+// wait, and an alert on it must fire while Postgres is silent.
 type lagCollector struct {
 	measure              func(context.Context) (persist.Lag, error)
 	waited               func() time.Duration

@@ -50,7 +50,7 @@ func (s *server) wantDegraded() {
 	}
 }
 
-// sample reads a figure of /metrics; -1 where it is missing.
+// sample reads a figure of /metrics; -1 if it is missing.
 func (s *server) sample(name string) float64 {
 	s.t.Helper()
 	answer, err := http.Get(s.url + "/metrics")
@@ -165,7 +165,7 @@ func TestPostgres_SilentOneDoesNotHoldAStopUp(t *testing.T) {
 	s.wantStopped(signalled, closeMax)
 	t.Logf("it took %v", time.Since(signalled))
 	if text := s.err.String(); !strings.Contains(text, "waits in Redis") || strings.Contains(text, "does not close") {
-		t.Errorf("the log tells nothing of what is not written, or the stop was cut:\n%s", text)
+		t.Errorf("the log does not say that something is not written, or the stop was cut:\n%s", text)
 	}
 	next := serveOn(t, on)
 	next.awaitWritten()

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// isTorn tells whether the rest of an AOF, from where it is no longer whole, is what a write leaves
+// isTorn reports whether the rest of an AOF, from where it is no longer whole, is what a write leaves
 // that was cut short: the beginning of one command, or of one transaction. Anything else is damage,
 // and may have whole changes after it. Zeros at the end are room that the file system gave to a
 // write which never came.

@@ -14,7 +14,7 @@ type process struct {
 	cmd     *exec.Cmd
 	log     logMark // where this run's output begins
 	started time.Time
-	ready   time.Time     // when it first took connections; only for who waits for that
+	ready   time.Time     // when it first took connections; written by the goroutine that waits for that
 	exited  chan struct{} // closed once reaped; cmd.ProcessState is set by then
 }
 
@@ -56,7 +56,7 @@ func (p *process) alive() bool {
 	}
 }
 
-// killed tells whether a signal ended an exited process.
+// killed reports whether a signal ended an exited process.
 func (p *process) killed() bool {
 	status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
 	return ok && status.Signaled()

@@ -85,7 +85,7 @@ func (r release) writes() rdbFormat {
 	return rdbFormat{magicRedis, 10}
 }
 
-// reads tells whether a release can read a format: its own, and the older ones from which that was
+// reads reports whether a release can read a format: its own, and the older ones from which that was
 // developed. Redis and Valkey parted after format 11: neither reads what the other has added since.
 func (r release) reads(f rdbFormat) bool {
 	switch {

@@ -137,7 +137,7 @@ func TestLeastAuthority_ForbidsTheRest(t *testing.T) {
 	}
 }
 
-// forbids tells whether an error says that a user lacks a right. What a script may not do is refused in words that
+// forbids reports whether an error says that a user lacks a right. What a script may not do is refused in words that
 // differ between Redis 7.0 and all others.
 func forbids(err error) bool {
 	return redis.HasErrorPrefix(err, "NOPERM") ||

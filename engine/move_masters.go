@@ -28,8 +28,7 @@ type master struct {
 	*redis.Client
 	id   string
 	addr string
-	kin  []string // ids of its shard: itself and its replicas
-	has  bool     // the slot
+	kin  []string // ids of itself and its replicas
 }
 
 // errNoCluster says that there is nowhere to go.
@@ -48,12 +47,17 @@ func (e *Engine) BeginMove(ctx context.Context, partition int, to string) (*Move
 	if err != nil {
 		return nil, err
 	}
-	shards, err := node.(*redis.Client).ClusterShards(ctx).Result()
+	known := node.(*redis.Client)
+	shards, err := known.ClusterShards(ctx).Result()
 	if err != nil {
 		return nil, fmt.Errorf("%w: CLUSTER SHARDS: %s", ErrUnavailable, explainMove(err))
 	}
+	slots, err := known.ClusterSlots(ctx).Result()
+	if err != nil {
+		return nil, fmt.Errorf("%w: CLUSTER SLOTS: %s", ErrUnavailable, explainMove(err))
+	}
 	m := &Move{engine: e, partition: partition, slot: slotOf(e.keys.Meta(partition))}
-	if err := m.find(shards, to); err != nil {
+	if err := m.find(shards, ownerOf(slots, m.slot), to); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
 	if err := m.agree(ctx); err != nil {
@@ -84,30 +88,35 @@ func (m *Move) To() string { return m.to.addr }
 // Arrived reports whether the partition is where it is to go.
 func (m *Move) Arrived() bool { return m.from == m.to }
 
-// find connects to the masters.
-func (m *Move) find(shards []redis.ClusterShard, to string) error {
+// ownerOf is the id of the master that has a slot, or empty.
+func ownerOf(slots []redis.ClusterSlot, slot int) string {
+	for _, r := range slots {
+		if r.Start <= slot && slot <= r.End && len(r.Nodes) > 0 {
+			return r.Nodes[0].ID
+		}
+	}
+	return ""
+}
+
+// find connects to the masters that the cluster reaches. Which of them has the slot is for CLUSTER SLOTS to say: since Redis 7.2,
+// CLUSTER SHARDS lists a master that failed in one shard with the replica that took its place, and 7.4 shows no slots for it.
+func (m *Move) find(shards []redis.ClusterShard, owner, to string) error {
 	var names []string
 	for _, shard := range shards {
-		kin := make([]string, len(shard.Nodes))
-		for i, n := range shard.Nodes {
-			kin[i] = n.ID
-		}
-		has := slices.ContainsFunc(shard.Slots, func(r redis.SlotRange) bool {
-			return r.Start <= int64(m.slot) && int64(m.slot) <= r.End
-		})
 		for _, n := range shard.Nodes {
-			named := m.names(n, to)
+			named, has := m.names(n, to), n.ID == owner
 			switch {
 			case n.Role != "master" && named:
 				return fmt.Errorf("%s is a replica: name its master with --to", to)
-			case n.Role != "master":
-				continue
-			case n.Health == "fail" && (named || has):
-				return fmt.Errorf("%s does not answer the cluster: start it, or wait until a replica has taken its place", m.address(n))
-			case n.Health == "fail":
+			case isFailed(n) && named:
+				return fmt.Errorf("%s is marked as failed by the cluster: start it, or name another master with --to", to)
+			case isFailed(n) && has:
+				return fmt.Errorf("%s, which has partition %d, is marked as failed by the cluster: start it, or wait until a replica takes its place",
+					m.address(n), m.partition)
+			case n.Role != "master", isFailed(n):
 				continue
 			}
-			found := &master{Client: m.connect(m.address(n)), id: n.ID, addr: m.address(n), kin: kin, has: has}
+			found := &master{Client: m.connect(m.address(n)), id: n.ID, addr: m.address(n), kin: kinOf(n, shard)}
 			names = append(names, found.addr)
 			if has {
 				m.from = found
@@ -123,10 +132,26 @@ func (m *Move) find(shards []redis.ClusterShard, to string) error {
 	case m.to == nil:
 		return fmt.Errorf("no master of this cluster is %s: --to takes the address of one as the cluster knows it (%s), or its id",
 			to, strings.Join(names, ", "))
-	case m.from == nil:
+	case owner == "":
 		return fmt.Errorf("slot %d of partition %d has no master: see `redis-cli --cluster check`", m.slot, m.partition)
+	case m.from == nil:
+		return fmt.Errorf("%w: slot %d of partition %d changes its master: wait a moment and run the command again", ErrUnavailable, m.slot, m.partition)
 	}
 	return nil
+}
+
+// isFailed reports whether the cluster has given a node up: most of its masters do not reach it, or it has no address.
+func isFailed(n redis.Node) bool { return n.Health == "fail" || n.Port == 0 && n.TLSPort == 0 }
+
+// kinOf are the ids of a master and its replicas. Another master of the shard is one whose place it took.
+func kinOf(n redis.Node, shard redis.ClusterShard) []string {
+	kin := []string{n.ID}
+	for _, other := range shard.Nodes {
+		if other.Role != "master" {
+			kin = append(kin, other.ID)
+		}
+	}
+	return kin
 }
 
 // names reports whether a node is the one that is named by its id, or an address.
@@ -167,14 +192,11 @@ func (m *Move) connect(addr string) *redis.Client {
 // agree makes sure that both masters know who has the slot: what one of them says alone may be old.
 func (m *Move) agree(ctx context.Context) error {
 	for _, n := range []*master{m.from, m.to} {
-		shards, err := n.ClusterShards(ctx).Result()
+		slots, err := n.ClusterSlots(ctx).Result()
 		if err != nil {
-			return n.failed("CLUSTER SHARDS", err)
+			return n.failed("CLUSTER SLOTS", err)
 		}
-		if !slices.ContainsFunc(shards, func(s redis.ClusterShard) bool {
-			return slices.ContainsFunc(s.Nodes, func(n redis.Node) bool { return n.ID == m.from.id }) &&
-				slices.ContainsFunc(s.Slots, func(r redis.SlotRange) bool { return r.Start <= int64(m.slot) && int64(m.slot) <= r.End })
-		}) {
+		if ownerOf(slots, m.slot) != m.from.id {
 			return fmt.Errorf("%w: the masters of the cluster do not agree yet who has slot %d: wait a moment and run the command again", ErrUnavailable, m.slot)
 		}
 	}

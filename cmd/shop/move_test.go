@@ -20,6 +20,7 @@ import (
 	"stampede/cmd/shop"
 	"stampede/cmd/shop/shoptest"
 	"stampede/cmd/stack"
+	"stampede/cmd/stack/stacktest"
 	"stampede/engine"
 	"stampede/persist"
 )
@@ -39,6 +40,8 @@ const (
 	relocationBuyers = 36
 	relocationStock  = 1_200_000
 	relocationPause  = 50 * time.Millisecond // of a buyer between orders: the test is about moves, not about load
+
+	failoverNodeTimeout = time.Second
 )
 
 func startRelocation(t *testing.T) *relocation {
@@ -94,8 +97,12 @@ func (r *relocation) buy(user int64) {
 
 // move moves a partition as the command does.
 func (r *relocation) move(ctx context.Context, partition int, to string, tell func(persist.MoveStep, int64)) (persist.Moved, error) {
+	addresses := []string{r.Stack.RedisURL()} // of all nodes: the first may be down
+	for _, node := range r.Stack.Redises()[1:] {
+		addresses = append(addresses, node.Addr)
+	}
 	return shop.Move(ctx, shop.Config{
-		Redis: engine.Redis{URL: r.Stack.RedisURL()}, PostgresURL: r.Stack.PostgresURL(),
+		Redis: engine.Redis{URL: strings.Join(addresses, ",")}, PostgresURL: r.Stack.PostgresURL(),
 	}, partition, to, tell)
 }
 
@@ -136,18 +143,24 @@ func (r *relocation) settled() {
 		}
 	}
 	r.quiet()
-	for p := range r.keys.Partitions() { // an audit follows nothing that moves
+	r.awaitFound()
+	r.audited()
+	if in := r.number("SELECT count(*) FROM orders WHERE status = 'SUCCESS'"); in != r.sold.Load() {
+		r.t.Errorf("%d orders were answered, the books have %d", r.sold.Load(), in)
+	}
+	r.wantStock(r.plenty, relocationStock-r.sold.Load())
+}
+
+// awaitFound waits until the client finds every partition: an audit follows nothing that moves.
+func (r *relocation) awaitFound() {
+	r.t.Helper()
+	for p := range r.keys.Partitions() {
 		for deadline := time.Now().Add(patience); r.Redis.Exists(r.t.Context(), r.keys.Meta(p)).Err() != nil; time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				r.t.Fatalf("partition %d cannot be found", p)
 			}
 		}
 	}
-	r.audited()
-	if in := r.number("SELECT count(*) FROM orders WHERE status = 'SUCCESS'"); in != r.sold.Load() {
-		r.t.Errorf("%d orders were answered, the books have %d", r.sold.Load(), in)
-	}
-	r.wantStock(r.plenty, relocationStock-r.sold.Load())
 }
 
 // leave puts a key on a master that does not have its partition, as an old disk of that master may hold it.
@@ -171,19 +184,24 @@ func (r *relocation) leave(on, key string, partition int) {
 // at runs f on a connection to one node.
 func (r *relocation) at(addr string, f func(*redis.Client) error) {
 	r.t.Helper()
-	for _, node := range r.Stack.Redises() {
-		if node.Addr != addr {
-			continue
-		}
-		o, err := redis.ParseURL(node.URL)
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		client := redis.NewClient(o)
-		if err := errors.Join(f(client), client.Close()); err != nil {
-			r.t.Fatal(err)
-		}
+	o, err := redis.ParseURL(r.nodeAt(addr).URL)
+	if err != nil {
+		r.t.Fatal(err)
 	}
+	client := redis.NewClient(o)
+	if err := errors.Join(f(client), client.Close()); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *relocation) nodeAt(addr string) stack.RedisNode {
+	r.t.Helper()
+	nodes := r.Stack.Redises()
+	i := slices.IndexFunc(nodes, func(n stack.RedisNode) bool { return n.Addr == addr })
+	if i < 0 {
+		r.t.Fatalf("no node is %s", addr)
+	}
+	return nodes[i]
 }
 
 func TestMove_OnlyThePartitionStopsSelling(t *testing.T) {
@@ -217,16 +235,9 @@ func TestMove_OnlyThePartitionStopsSelling(t *testing.T) {
 	if epochs := r.number("SELECT count(*) FROM epochs WHERE partition = $1 AND reason = 'moved to another master'", partition); epochs != 3 {
 		t.Errorf("%d epochs began with a move, want 3", epochs)
 	}
-	for _, node := range r.Stack.Redises() {
-		if node.Addr != to {
-			continue
-		}
-		if err := node.HaltNow(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if err := node.Resume(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+	node := r.nodeAt(to)
+	if err := errors.Join(node.HaltNow(t.Context()), node.Resume(t.Context())); err != nil {
+		t.Fatal(err)
 	}
 	r.settled()
 }
@@ -289,6 +300,75 @@ func TestMove_RefusesWhatCannotBe(t *testing.T) {
 			t.Errorf("%d orders of partition %d were turned away", n, p)
 		}
 	}
+}
+
+// A master that failed stays in the cluster's list, beside the replica that took its place: since Redis 7.2 in one shard with it.
+func TestMove_AfterAFailover(t *testing.T) {
+	r := &relocation{world: &world{Shop: shoptest.Start(t, stack.Options{
+		RedisNodes: 3, RedisReplicas: 1, RedisNodeTimeout: failoverNodeTimeout,
+	}, shop.Config{}), t: t}}
+	r.keys = r.Engine.Keys()
+	r.connect()
+	users := r.Users(relocationBuyers, 1_000_000)
+	r.Written()
+
+	const partition = 3
+	failed, live := r.masterOf(partition)
+	var ofFailed, ofLive []int // partitions
+	for p := range r.keys.Partitions() {
+		switch has, _ := r.masterOf(p); has {
+		case failed:
+			ofFailed = append(ofFailed, p)
+		case live:
+			ofLive = append(ofLive, p)
+		}
+	}
+	node := r.nodeAt(failed)
+	r.at(failed, func(c *redis.Client) error { return c.Wait(t.Context(), 1, patience).Err() })
+	if err := node.HaltNow(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	successor := stacktest.AwaitPromotion(t, r.Stack, node).Addr
+	r.awaitDoors()
+
+	for _, to := range []string{failed, r.idOf(live, failed)} {
+		if _, err := r.move(t.Context(), ofLive[0], to, nobody); err == nil || !strings.Contains(err.Error(), to+" is marked as failed") {
+			t.Errorf("move to the master that failed: %v", err)
+		}
+	}
+	for _, step := range []struct {
+		partition int
+		to        string
+	}{{ofFailed[0], live}, {ofLive[0], successor}, {ofFailed[0], successor}} {
+		if done, err := r.move(t.Context(), step.partition, step.to, nobody); err != nil || done.To != step.to || done.Already {
+			t.Fatalf("move partition %d to %s: %+v, %v", step.partition, step.to, done, err)
+		}
+	}
+	r.awaitDoors()
+	for _, user := range users {
+		if _, _, err := definite(func() (engine.Charged, bool, error) {
+			return r.Engine.Charge(t.Context(), engine.ChargeRequest{UserID: user, Amount: 1, Key: "after the moves"})
+		}); err != nil {
+			t.Errorf("charge user %d: %v", user, err)
+		}
+	}
+	r.awaitFound()
+	r.audited()
+}
+
+// idOf is the id of a node as another one knows it.
+func (r *relocation) idOf(known, addr string) (id string) {
+	r.t.Helper()
+	r.at(known, func(c *redis.Client) error {
+		text, err := c.ClusterNodes(r.t.Context()).Result()
+		for line := range strings.Lines(text) {
+			if fields := strings.Fields(line); strings.HasPrefix(fields[1], addr+"@") {
+				id = fields[0]
+			}
+		}
+		return err
+	})
+	return id
 }
 
 // rights are those that README.md gives to who serves, and besides to who moves partitions.

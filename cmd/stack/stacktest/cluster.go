@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
@@ -109,17 +107,14 @@ func serving(ctx context.Context, node stack.RedisNode) (addrs []string, err err
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	client := redis.NewClient(o)
 	defer func() { err = errors.Join(err, client.Close()) }()
-	shards, err := client.ClusterShards(ctx).Result()
+	slots, err := client.ClusterSlots(ctx).Result()
 	if err != nil {
 		return nil, err
 	}
-	shards = slices.DeleteFunc(shards, func(s redis.ClusterShard) bool { return len(s.Slots) == 0 })
-	slices.SortFunc(shards, func(a, b redis.ClusterShard) int { return int(a.Slots[0].Start - b.Slots[0].Start) })
-	for _, shard := range shards {
-		for _, n := range shard.Nodes {
-			if n.Role == "master" {
-				addrs = append(addrs, net.JoinHostPort(n.IP, strconv.FormatInt(n.Port, 10)))
-			}
+	slices.SortFunc(slots, func(a, b redis.ClusterSlot) int { return a.Start - b.Start })
+	for _, of := range slots {
+		if len(of.Nodes) > 0 && !slices.Contains(addrs, of.Nodes[0].Addr) {
+			addrs = append(addrs, of.Nodes[0].Addr)
 		}
 	}
 	return addrs, nil

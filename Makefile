@@ -119,7 +119,7 @@ profile: setup build ## CPU and allocation profiles of a flash sale, left in pro
 	go run ./bench profile
 
 .PHONY: lint
-lint: tools ## Check format, go vet, golangci-lint (also who may import whom) and the Lua scripts
+lint: tools ## Check format, go vet, golangci-lint (also who may import whom), the build for macOS and arm64, and the Lua scripts
 	@.make/lint
 
 .PHONY: vuln

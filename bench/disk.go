@@ -6,8 +6,6 @@ import (
 	"os"
 	"slices"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -35,7 +33,7 @@ func probeDisk(ctx context.Context, dir string) (d disk, err error) {
 		if _, err := file.Write(block); err != nil {
 			return d, err
 		}
-		if err := unix.Fdatasync(int(file.Fd())); err != nil {
+		if err := keepOnDisk(file); err != nil {
 			return d, err
 		}
 		took = append(took, float64(time.Since(began).Microseconds()))

@@ -113,7 +113,10 @@ func (l *loading) open(ctx context.Context, w workspace) (err error) {
 		err = fmt.Errorf("%s does not answer as ready: %w", l.where, err)
 	}
 	if err == nil {
-		l.meter, err = newMeter("/proc", roots)
+		if l.meter, err = newMeter("/proc", roots); errors.Is(err, errNoProc) {
+			l.say("This system has no /proc, from which CPU time by program is read: the result has none")
+			err = nil
+		}
 		first, unread := l.target.api.scrape(ctx)
 		if l.metered = unread == nil && first.lag != lagUnseen; !l.metered {
 			l.say("Its /metrics tell nothing of batches and of the writer's lag: neither will the result")

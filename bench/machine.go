@@ -112,29 +112,8 @@ func kernel() (string, error) {
 	if err := unix.Uname(&name); err != nil {
 		return "", fmt.Errorf("uname: %w", err)
 	}
-	return "Linux " + unix.ByteSliceToString(name.Release[:]), nil
-}
-
-// filesystems are those in which data directories usually lie.
-var filesystems = map[int64]string{
-	unix.BTRFS_SUPER_MAGIC:     "btrfs",
-	unix.EXT4_SUPER_MAGIC:      "ext4",
-	unix.F2FS_SUPER_MAGIC:      "f2fs",
-	unix.OVERLAYFS_SUPER_MAGIC: "overlay",
-	unix.TMPFS_MAGIC:           inMemory,
-	unix.XFS_SUPER_MAGIC:       "xfs",
+	return unix.ByteSliceToString(name.Sysname[:]) + " " + unix.ByteSliceToString(name.Release[:]), nil
 }
 
 // inMemory is the filesystem on which a sync proves nothing.
 const inMemory = "tmpfs"
-
-func filesystem(path string) (string, error) {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(path, &fs); err != nil {
-		return "", fmt.Errorf("statfs %s: %w", path, err)
-	}
-	if name, ok := filesystems[int64(fs.Type)]; ok { //nolint:unconvert // the type differs between architectures
-		return name, nil
-	}
-	return fmt.Sprintf("%#x", fs.Type), nil
-}

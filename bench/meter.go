@@ -38,7 +38,10 @@ const tick = time.Second / 100
 // usage is CPU time by program.
 type usage map[string]time.Duration
 
-// meter reads CPU times from /proc. A program is its processes and all that descend from them.
+// errNoProc says that the system does not show CPU times as Linux does.
+var errNoProc = errors.New("CPU time by program is read from /proc, which this system does not have: run this benchmark on Linux")
+
+// meter reads CPU times from /proc; the zero one reads none. A program is its processes and all that descend from them.
 type meter struct {
 	proc  string         // the mount point; tests have their own
 	roots map[int]string // programs by pid
@@ -47,6 +50,9 @@ type meter struct {
 // newMeter tells the given programs apart, and the servers that those under load have started. It holds on to their processes:
 // one that is started anew in the middle would hand the time of the old one to its parent.
 func newMeter(proc string, roots map[int]string) (meter, error) {
+	if _, err := os.Stat(filepath.Join(proc, "stat")); errors.Is(err, os.ErrNotExist) {
+		return meter{}, errNoProc
+	}
 	m := meter{proc: proc, roots: maps.Clone(roots)}
 	processes, err := m.processes()
 	if err != nil {
@@ -94,6 +100,9 @@ func (m meter) processes() (map[int]process, error) {
 // read returns the CPU time that every program has used since it began. That of children which have ended is counted
 // with their parents, so nothing is lost when a backend of PostgreSQL comes and goes between two readings.
 func (m meter) read() (usage, error) {
+	if m.proc == "" {
+		return usage{}, nil
+	}
 	processes, err := m.processes()
 	if err != nil {
 		return nil, err

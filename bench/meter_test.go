@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -158,5 +159,14 @@ func TestRedisRelease_NamesTheServer(t *testing.T) {
 		if got := redisRelease(server); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
+	}
+}
+
+func TestMeter_WithoutProc(t *testing.T) {
+	if _, err := newMeter(t.TempDir(), nil); !errors.Is(err, errNoProc) {
+		t.Errorf("a meter without /proc: %v", err)
+	}
+	if used, err := (meter{}).read(); err != nil || len(used) != 0 {
+		t.Errorf("the zero meter reads %v, %v", used, err)
 	}
 }

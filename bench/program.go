@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -33,10 +32,7 @@ func launch(name, log, binary string, env []string, args ...string) (*program, e
 	defer file.Close() //nolint:errcheck // the program holds its own
 	cmd := exec.Command(binary, args...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = env, file, file
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setpgid:   true,           // Ctrl-C reaches bench alone, which stops them in order
-		Pdeathsig: syscall.SIGINT, // and when bench is killed they stop by themselves
-	}
+	cmd.SysProcAttr = programAttr()
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}

@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 
-# Arguments for the program that `make run`, `make bench` and `make bench-compare` start, e.g. make run ARGS="--addr 127.0.0.1:9000".
+# Arguments for what `make run`, `make bench`, `make bench-compare` and `make test-servers` start, e.g. make run ARGS="--addr 127.0.0.1:9000".
 ARGS ?=
 # Packages and further go test flags for `make test`, e.g. make test PKG=./engine TESTFLAGS="-run Order -v".
 PKG ?= ./...
@@ -89,6 +89,10 @@ test-long: setup-test ## The same with the long tests at their full counts, and 
 .PHONY: test-layouts
 test-layouts: setup-test ## The tests of a shop once more with 4 partitions on one Redis, and with 12 on a cluster of three
 	$(foreach layout,$(LAYOUTS),STAMPEDE_TEST_LAYOUT=$(layout) $(RACE) -timeout 30m $(TESTFLAGS) $(LAID) &&) true
+
+.PHONY: test-servers
+test-servers: setup ## The tests of kills, clusters, restores and rights on other servers, which it fetches (ARGS="valkey-9 postgres-18", ARGS=--all)
+	@.make/test-servers $(ARGS)
 
 .PHONY: fuzz
 fuzz: setup-test ## Fuzz each parser of requests for FUZZTIME

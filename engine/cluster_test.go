@@ -33,6 +33,7 @@ type spreadShop struct {
 	charges int
 }
 
+//servers:redis
 func TestCluster(t *testing.T) {
 	t.Parallel()
 	s := &spreadShop{Shop: shoptest.Start(t, stack.Options{

@@ -197,6 +197,7 @@ func TestConnect_ReadsTheURL(t *testing.T) {
 	}
 }
 
+//servers:redis
 func TestExplain_SaysWhatToDoAndNoSecret(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{

@@ -19,6 +19,7 @@ import (
 	"stampede/engine"
 )
 
+//servers:redis
 func TestDoor_KillOfRedisUnderLoadLosesNothing(t *testing.T) {
 	s := shoptest.Start(t, stack.Options{}, shop.Config{})
 	from := positions(t, s.Engine)
@@ -54,6 +55,7 @@ func TestDoor_KillOfRedisUnderLoadLosesNothing(t *testing.T) {
 	}
 }
 
+//servers:redis
 func TestCall_FrozenRedisIsBoundedAndResolves(t *testing.T) {
 	const timeout, frozen = 500 * time.Millisecond, 3 * time.Second
 	s := shoptest.Start(t, stack.Options{}, shop.Config{OperationTimeout: timeout})
@@ -225,6 +227,7 @@ func TestDoor_TwoEnginesGoOnAfterARepair(t *testing.T) {
 	s.Written()
 }
 
+//servers:redis
 func TestCall_ScriptFlushUnderLoadCostsNoError(t *testing.T) {
 	s := common.open(t)
 	e, ctx, from := s.Engine, context.Background(), positions(t, s.Engine)
@@ -276,6 +279,7 @@ func TestCall_ScriptFlushUnderLoadCostsNoError(t *testing.T) {
 	wantFold(t, s, from)
 }
 
+//servers:redis
 func TestCall_FullRedisRefusesAndChangesNothing(t *testing.T) {
 	s := common.open(t)
 	e, ctx := s.Engine, context.Background()

@@ -56,6 +56,7 @@ func startSentinel(t *testing.T, watched *url.URL) (addr string) {
 	return addr
 }
 
+//servers:redis
 func TestConnect_FindsTheMasterThatSentinelsWatch(t *testing.T) {
 	l := lab.open(t)
 	watched, err := url.Parse(l.url(0))

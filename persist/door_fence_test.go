@@ -24,6 +24,8 @@ func endEpoch(t *testing.T, s *shoptest.Shop, seq int64) {
 }
 
 // A Redis that a failover left behind has an open door, of an epoch that has ended in the books.
+//
+//servers:redis
 func TestFence_RedisThatWasLeftBehindSellsNothing(t *testing.T) {
 	t.Parallel()
 	s, _ := start(t, shop.Config{NoWriter: true})

@@ -125,6 +125,8 @@ func TestLosses_OfSeveralEnginesAreOne(t *testing.T) {
 }
 
 // Redis dies again and again while it is being repaired.
+//
+//servers:redis
 func TestDoor_RedisKilledDuringItsRepair(t *testing.T) {
 	t.Parallel()
 	s, _ := start(t, shop.Config{})
@@ -168,6 +170,8 @@ func TestDoor_RedisKilledDuringItsRepair(t *testing.T) {
 }
 
 // Without Postgres nobody can tell what Redis lacks: its door stays shut, and opens by itself once the books answer.
+//
+//servers:postgres
 func TestDoor_StaysShutWhilePostgresIsDown(t *testing.T) {
 	t.Parallel()
 	s, _ := start(t, shop.Config{})

@@ -57,6 +57,7 @@ func awaitOpen(t *testing.T, s *shoptest.Shop) {
 	t.Fatalf("the door stays shut: %v", s.Engine.Ready())
 }
 
+//servers:redis
 func TestDoor_TailCutOffIsReplayedFromTheJournal(t *testing.T) {
 	t.Parallel()
 	s, conn := start(t, shop.Config{})
@@ -190,6 +191,8 @@ func replica(t *testing.T, s *shoptest.Shop) (server *stack.Stack, client redis.
 }
 
 // A first replica gives its master a new replication id: the door shuts, and opens again in the same epoch.
+//
+//servers:redis
 func TestDoor_FirstReplicaIsAFalseAlarm(t *testing.T) {
 	t.Parallel()
 	s, _ := start(t, shop.Config{})
@@ -260,6 +263,7 @@ func TestDoor_WriterFollowsThroughEpochsItSlept(t *testing.T) {
 	}
 }
 
+//servers:redis
 func TestDoor_OldDumpIsBroughtForwardThroughEpochs(t *testing.T) {
 	t.Parallel()
 	s, _ := start(t, shop.Config{})

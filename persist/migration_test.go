@@ -9,6 +9,8 @@ import (
 )
 
 // Books of the first version are brought forward: the lines of their orders are numbered as they were placed.
+//
+//servers:postgres
 func TestMigration_BooksOfTheFirstVersionGoOn(t *testing.T) {
 	t.Parallel()
 	s, conn := start(t, shop.Config{})

@@ -105,6 +105,7 @@ func spoil(t *testing.T, conn *pgx.Conn) {
 	}
 }
 
+//servers:postgres
 func TestRebuild_MakesTheSameRowsAgain(t *testing.T) {
 	t.Parallel()
 	s, conn := start(t, shop.Config{Hold: shortHold})
@@ -240,6 +241,7 @@ func TestRebuild_BesideARunningShop(t *testing.T) {
 	auditClean(t, s)
 }
 
+//servers:postgres
 func TestRebuild_CutShortChangesNothing(t *testing.T) {
 	t.Parallel()
 	s, conn := start(t, shop.Config{Hold: shortHold})

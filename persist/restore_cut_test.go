@@ -16,6 +16,8 @@ import (
 )
 
 // Restores are cut short at random, some by the death of Redis or Postgres: the one that ends has built everything.
+//
+//servers:redis,postgres
 func TestRestore_CutShortAnywhereIsTakenUp(t *testing.T) {
 	t.Parallel()
 	s, conn := start(t, shop.Config{Partitions: 3, Hold: time.Hour})

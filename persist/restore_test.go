@@ -98,6 +98,7 @@ func everything(t *testing.T, s *shoptest.Shop) deeds {
 
 func answer[T any](a T, replayed bool, err error) (any, bool, error) { return a, replayed, err }
 
+//servers:redis,postgres
 func TestRestore_BringsBackWhatAFlushTook(t *testing.T) {
 	t.Parallel()
 	s, conn := start(t, shop.Config{Hold: shortHold})

@@ -14,6 +14,7 @@ import (
 	"stampede/persist"
 )
 
+//servers:redis,postgres
 func TestWriter_DerivesTheTablesFromTheJournal(t *testing.T) {
 	t.Parallel()
 	s, conn := start(t, shop.Config{})
@@ -46,6 +47,7 @@ func TestWriter_DerivesTheTablesFromTheJournal(t *testing.T) {
 	auditClean(t, s)
 }
 
+//servers:postgres
 func TestWriter_TwoAtOnceWriteNothingTwice(t *testing.T) {
 	t.Parallel()
 	s, conn := start(t, shop.Config{})
@@ -161,6 +163,7 @@ func TestWriter_GapStopsWithAnAlarm(t *testing.T) {
 	place(t, s, user, "c", line(product, 1))
 }
 
+//servers:postgres
 func TestWriter_PostgresGoneCostsLagNotOrders(t *testing.T) {
 	t.Parallel()
 	s, _ := start(t, shop.Config{})

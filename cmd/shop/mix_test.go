@@ -29,6 +29,8 @@ type mix struct {
 
 // Whatever a client does, every outcome becomes known when it asks again, what was acknowledged stays, and the books
 // close: through kills of Redis and Postgres, and with a second process that comes and goes.
+//
+//servers:redis,postgres
 func TestMix_WhatWasAcknowledgedOutlivesKills(t *testing.T) {
 	m := &mix{world: start(t, shop.Config{Hold: mixedHold}), prices: map[int64]int64{}, stocks: map[int64]int64{}}
 	for _, p := range []struct{ price, stock int64 }{{3, 1_000_000}, {10, 1_000_000}, {0, 500}, {5, 60}} {

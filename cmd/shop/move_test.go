@@ -243,6 +243,8 @@ func TestMove_OnlyThePartitionStopsSelling(t *testing.T) {
 }
 
 // A move that dies anywhere is finished by the next one.
+//
+//servers:redis
 func TestMove_DiesAnywhereAndIsMadeAgain(t *testing.T) {
 	r := startRelocation(t)
 	random := seeded(t, 0)
@@ -303,6 +305,8 @@ func TestMove_RefusesWhatCannotBe(t *testing.T) {
 }
 
 // A master that failed stays in the cluster's list, beside the replica that took its place: since Redis 7.2 in one shard with it.
+//
+//servers:redis
 func TestMove_AfterAFailover(t *testing.T) {
 	r := &relocation{world: &world{Shop: shoptest.Start(t, stack.Options{
 		RedisNodes: 3, RedisReplicas: 1, RedisNodeTimeout: failoverNodeTimeout,
@@ -389,6 +393,7 @@ func rights(t *testing.T) (serves, moves []string) {
 	return serves, moves
 }
 
+//servers:redis
 func TestMove_WithTheRightsOfReadme(t *testing.T) {
 	r := startRelocation(t)
 	serves, moves := rights(t)

@@ -108,6 +108,8 @@ func shorter(by int) func([]byte) []byte {
 
 // Redis alone carries the torn transaction out at the second start after the cut, together with what was written in
 // between.
+//
+//servers:redis
 func TestRedis_TornTransactionNeverComesBack(t *testing.T) {
 	t.Parallel()
 	w := newAOFWorld(t)
@@ -123,6 +125,8 @@ func TestRedis_TornTransactionNeverComesBack(t *testing.T) {
 }
 
 // Of the files of an AOF the last one alone is cut, and what was cut is kept.
+//
+//servers:redis
 func TestRedis_TornWriteIsKept(t *testing.T) {
 	t.Parallel()
 	for name, tear := range map[string]func([]byte) []byte{
@@ -164,6 +168,7 @@ func TestRedis_TornWriteIsKept(t *testing.T) {
 	}
 }
 
+//servers:redis
 func TestRedis_WholeAOFIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	w := newAOFWorld(t)
@@ -177,6 +182,8 @@ func TestRedis_WholeAOFIsLeftAlone(t *testing.T) {
 }
 
 // A fix would throw away everything after the damage, of which Postgres may lack the end.
+//
+//servers:redis
 func TestRedis_DamageInTheMiddleIsNotCut(t *testing.T) {
 	t.Parallel()
 	for name, damage := range map[string]func(aof []byte){

@@ -17,6 +17,7 @@ import (
 	"stampede/cmd/stack/stacktest"
 )
 
+//servers:redis,postgres
 func TestChild_KilledComesBackOnTheSamePort(t *testing.T) {
 	t.Parallel()
 	s := stacktest.Start(t, stack.Options{})
@@ -38,6 +39,8 @@ func TestChild_KilledComesBackOnTheSamePort(t *testing.T) {
 
 // A backend in the middle of a long query does not notice that its postmaster is
 // gone, and a new postmaster refuses to start beside it.
+//
+//servers:postgres
 func TestChild_BusyBackendDoesNotKeepPostgresDown(t *testing.T) {
 	t.Parallel()
 	s := stacktest.Start(t, stack.Options{NoRedis: true})
@@ -116,6 +119,7 @@ func TestChild_HaltedWhileDeadStaysDown(t *testing.T) {
 	}
 }
 
+//servers:redis
 func TestChild_TailOfTheLogOfWritesCanBeCut(t *testing.T) {
 	t.Parallel()
 	s := stacktest.Start(t, stack.Options{NoPostgres: true})
@@ -236,6 +240,7 @@ func TestChild_StopEndsAResume(t *testing.T) {
 	}
 }
 
+//servers:redis
 func TestChild_RewriteOfAKilledRedisLeavesNoFiles(t *testing.T) {
 	t.Parallel()
 	s := stacktest.Start(t, stack.Options{NoPostgres: true})

@@ -84,6 +84,7 @@ func processesBelow(t *testing.T, dir string) []string {
 	return found
 }
 
+//servers:redis,postgres
 func TestStart_StopsWhatAKilledOwnerLeft(t *testing.T) {
 	t.Parallel()
 	dir := stacktest.Dir(t)

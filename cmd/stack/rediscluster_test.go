@@ -86,6 +86,7 @@ func wantSpread(t *testing.T, s *stack.Stack) {
 	}
 }
 
+//servers:redis
 func TestCluster_IsSetUpAsPromised(t *testing.T) {
 	t.Parallel()
 	s := stacktest.Start(t, stack.Options{NoPostgres: true, RedisNodes: 3, MaxMemory: 123 << 20})
@@ -113,6 +114,7 @@ func TestCluster_IsSetUpAsPromised(t *testing.T) {
 	wantSpread(t, s)
 }
 
+//servers:redis
 func TestCluster_OutlivesKillsAndMovesToOtherPorts(t *testing.T) {
 	t.Parallel()
 	opts := stack.Options{DataDir: stacktest.Dir(t), NoPostgres: true, RedisNodes: 3}
@@ -165,6 +167,7 @@ func addresses(s *stack.Stack) (all []string) {
 	return all
 }
 
+//servers:redis
 func TestCluster_ReplicaTakesOver(t *testing.T) {
 	t.Parallel()
 	opts := stack.Options{

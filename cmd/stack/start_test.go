@@ -19,6 +19,7 @@ import (
 	"stampede/cmd/stack/stacktest"
 )
 
+//servers:redis,postgres
 func TestStart_DataOutlivesTheStack(t *testing.T) {
 	t.Parallel()
 	dir := stacktest.Dir(t)
@@ -33,6 +34,7 @@ func TestStart_DataOutlivesTheStack(t *testing.T) {
 	wantRemembered(t, second, "from the first start")
 }
 
+//servers:redis,postgres
 func TestStart_ServersAreSetUpAsPromised(t *testing.T) {
 	t.Parallel()
 	s := stacktest.Start(t, stack.Options{})
@@ -178,6 +180,7 @@ func TestStart_CancelledLeavesNothingBehind(t *testing.T) {
 	}
 }
 
+//servers:postgres
 func TestStart_InterruptedInitdbStartsOver(t *testing.T) {
 	t.Parallel()
 	dir := stacktest.Dir(t)

@@ -15,6 +15,8 @@ import (
 )
 
 // The whole life of a shop over TLS, with the rights that README.md gives and no others.
+//
+//servers:redis,postgres
 func TestLeastAuthority_IsEnoughForTheWholeShop(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -93,6 +95,7 @@ func TestLeastAuthority_IsEnoughForTheWholeShop(t *testing.T) {
 	}
 }
 
+//servers:redis,postgres
 func TestLeastAuthority_ForbidsTheRest(t *testing.T) {
 	t.Parallel()
 	r := startSecuredRedis(t, newAuthority(t), aclOfReadme(t), "enable-debug-command yes")
@@ -155,6 +158,8 @@ func (r *securedRedis) anonymously(command ...string) string {
 }
 
 // What a script is refused after its first write leaves half of a change behind.
+//
+//servers:redis
 func TestLeastAuthority_ServesNothingWithLess(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)

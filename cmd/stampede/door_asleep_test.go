@@ -59,6 +59,8 @@ func TestDoor_ProcessAsleepThroughARepair(t *testing.T) {
 
 // Redis is emptied under a running shop: nothing is sold, nothing is created, and the way out is named. After it there is
 // one truth.
+//
+//servers:redis
 func TestDoor_RedisEmptiedUnderLoad(t *testing.T) {
 	t.Parallel()
 	servers := stacktest.Start(t, stack.Options{})

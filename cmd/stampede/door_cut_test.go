@@ -28,6 +28,8 @@ const (
 // A power cut under everysec, again and again, with orders before and after: the last writes of Redis are gone from its
 // AOF, mostly while Postgres lacks them too. Nothing is lost that was acknowledged before the window, what is lost is
 // named, no unit is sold twice, and every key has one outcome.
+//
+//servers:redis
 func TestDoor_AOFCutUnderEverysec(t *testing.T) {
 	t.Parallel()
 	rounds := 3

@@ -20,6 +20,8 @@ const noticeMax = 2 * time.Second
 
 // A replica that lags is promoted, and sells, while the old master was never restarted and a process still sells from it:
 // its epoch and its node are what they were, and its door stands open. The classic split brain.
+//
+//servers:redis
 func TestDoor_OldMasterOfALaggingReplicaSellsNothing(t *testing.T) {
 	t.Parallel()
 	master := stacktest.Start(t, stack.Options{})

@@ -16,6 +16,8 @@ import (
 
 // Kills of every process in turn while buyers buy, pay, cancel and fill carts: whatever was answered stands, whatever
 // was not resolves to one outcome when it is asked again, and the books close.
+//
+//servers:redis,postgres
 func TestKill_NoAnsweredOrderIsLost(t *testing.T) {
 	kills := 3
 	if os.Getenv("STAMPEDE_TEST_LONG") != "" {

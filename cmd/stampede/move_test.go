@@ -12,6 +12,7 @@ import (
 	"stampede/engine"
 )
 
+//servers:redis
 func TestMove_OfAStack(t *testing.T) {
 	t.Parallel()
 	dir := stacktest.Initialised(t)

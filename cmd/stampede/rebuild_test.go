@@ -32,6 +32,7 @@ func wantSold(t *testing.T, dir string, orders, steps int) {
 	})
 }
 
+//servers:postgres
 func TestRebuild_BesideARunningShopAndOfAStoppedOne(t *testing.T) {
 	t.Parallel()
 	dir := stacktest.Initialised(t)

@@ -16,6 +16,7 @@ import (
 	"stampede/engine"
 )
 
+//servers:redis,postgres
 func TestRestore_BesideARunningShop(t *testing.T) {
 	t.Parallel()
 	dir := stacktest.Initialised(t)
@@ -159,6 +160,7 @@ func TestAudit_TellsWhatItFinds(t *testing.T) {
 	s.stop()
 }
 
+//servers:postgres
 func TestRestore_WithAnotherNumberOfPartitions(t *testing.T) {
 	if os.Getenv("STAMPEDE_TEST_LONG") == "" {
 		t.Skip("the way into a cluster, which is tested each time, has another number of partitions as well")
@@ -200,6 +202,8 @@ func TestRestore_WithAnotherNumberOfPartitions(t *testing.T) {
 }
 
 // A shop that outgrows one Redis moves to a cluster of three, and to more partitions.
+//
+//servers:redis
 func TestRestore_FromOneRedisIntoACluster(t *testing.T) {
 	t.Parallel()
 	dir := stacktest.Initialised(t)

@@ -42,6 +42,8 @@ func (s *server) awaitLead() time.Duration {
 
 // Whoever writes may die at any time: another process goes on within two seconds. A slow machine may need more now and
 // then, not each time.
+//
+//servers:postgres
 func TestWriter_TakesOverFromAProcessThatDies(t *testing.T) {
 	t.Parallel()
 	on := stacktest.Start(t, stack.Options{})

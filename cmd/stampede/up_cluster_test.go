@@ -14,6 +14,8 @@ import (
 
 // A cluster outlives the kill of a node and of everything, keeps its number of nodes, and can be built anew with
 // another.
+//
+//servers:redis
 func TestUp_ClusterCarriesOn(t *testing.T) {
 	t.Parallel()
 	dir := stacktest.Initialised(t)

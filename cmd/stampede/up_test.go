@@ -11,6 +11,7 @@ import (
 	"stampede/cmd/stack/stacktest"
 )
 
+//servers:redis,postgres
 func TestUp_DemoStopsInOrderAndCarriesOn(t *testing.T) {
 	t.Parallel()
 	dir := stacktest.Dir(t)
@@ -37,6 +38,7 @@ func TestUp_DemoStopsInOrderAndCarriesOn(t *testing.T) {
 	wantNothingLeft(t, dir)
 }
 
+//servers:redis,postgres
 func TestUp_KilledIsCleanedUpAndCarriesOn(t *testing.T) {
 	t.Parallel()
 	dir := stacktest.Initialised(t)

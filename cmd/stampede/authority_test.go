@@ -148,10 +148,11 @@ func forbids(err error) bool {
 		strings.Contains(err.Error(), "ACL failure in script")
 }
 
-// anonymously runs redis-cli over TLS without a user.
+// anonymously runs redis-cli without a user.
 func (r *securedRedis) anonymously(command ...string) string {
-	args := []string{
-		"-h", local, "-p", fmt.Sprint(r.port), "--tls", "--cacert", r.ca.file, "--cert", r.client.cert, "--key", r.client.key,
+	args := []string{"-h", local, "-p", fmt.Sprint(r.port)}
+	if !r.plain {
+		args = append(args, "--tls", "--cacert", r.ca.file, "--cert", r.client.cert, "--key", r.client.key)
 	}
 	out, _ := exec.Command(stacktest.RedisProgram(r.t, "cli"), append(args, command...)...).CombinedOutput()
 	return string(out)

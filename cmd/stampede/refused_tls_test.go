@@ -44,6 +44,9 @@ func pretend(t *testing.T, pair keyPair) (address string) {
 // What stands between Stampede and its Redis, each with what the operator is told to look at.
 func TestRefused_ByARedisOverTLS(t *testing.T) {
 	t.Parallel()
+	if !speaksTLS(t) {
+		t.Skip("the Redis under test was built without TLS")
+	}
 	ca, stranger := newAuthority(t), newAuthority(t)
 	r := startSecuredRedis(t, ca, aclOfReadme(t)+"user narrow on >"+secret+" ~* +hset\n")
 	plain := stacktest.Start(t, stack.Options{NoPostgres: true})

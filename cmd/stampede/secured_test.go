@@ -46,11 +46,12 @@ func aclOfReadme(t testing.TB) string {
 }
 
 // securedRedis is a redis-server that speaks TLS alone, wants a client certificate, and knows the users of an ACL and
-// an admin for the test.
+// an admin for the test. One that was built without TLS has the users alone.
 type securedRedis struct {
 	t       testing.TB
 	dir     string
 	port    int
+	plain   bool // built without TLS
 	ca      *authority
 	client  keyPair
 	process *exec.Cmd
@@ -64,14 +65,18 @@ func startSecuredRedis(t testing.TB, ca *authority, acl string, settings ...stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &securedRedis{t: t, dir: t.TempDir(), port: port, ca: ca, client: ca.issue("client")}
+	r := &securedRedis{t: t, dir: t.TempDir(), port: port, plain: !speaksTLS(t), ca: ca, client: ca.issue("client")}
 	own := ca.issue("localhost", local)
 	config := append([]string{
-		"bind " + local, "port 0", fmt.Sprint("tls-port ", port),
-		"tls-cert-file " + own.cert, "tls-key-file " + own.key, "tls-ca-cert-file " + ca.file,
-		"dir " + r.dir, "aclfile " + r.file("users.acl"),
+		"bind " + local, "dir " + r.dir, "aclfile " + r.file("users.acl"),
 		`save ""`, "appendonly yes", "appendfsync always",
 	}, settings...)
+	if r.plain {
+		config = append(config, fmt.Sprint("port ", port))
+	} else {
+		config = append(config, "port 0", fmt.Sprint("tls-port ", port),
+			"tls-cert-file "+own.cert, "tls-key-file "+own.key, "tls-ca-cert-file "+ca.file)
+	}
 	acl += "user admin on >" + secret + " ~* &* +@all\n"
 	err = errors.Join(
 		os.WriteFile(r.file("redis.conf"), []byte(strings.Join(config, "\n")+"\n"), 0o600),
@@ -83,6 +88,13 @@ func startSecuredRedis(t testing.TB, ca *authority, acl string, settings ...stri
 	r.start()
 	t.Cleanup(func() { r.stop(syscall.SIGTERM) })
 	return r
+}
+
+// speaksTLS reports whether the Redis under test was built with TLS: then it misses a certificate here.
+func speaksTLS(t testing.TB) bool {
+	t.Helper()
+	said, _ := exec.CommandContext(within(t), stacktest.RedisProgram(t, "server"), "--port", "0", "--tls-port", "1").CombinedOutput()
+	return strings.Contains(string(said), "Failed to configure TLS")
 }
 
 func (r *securedRedis) file(name string) string { return filepath.Join(r.dir, name) }
@@ -124,23 +136,31 @@ func (r *securedRedis) stop(sig syscall.Signal) {
 }
 
 func (r *securedRedis) url(user string) string {
-	return fmt.Sprintf("rediss://%s:%s@%s:%d/0", user, secret, local, r.port)
+	scheme := "rediss"
+	if r.plain {
+		scheme = "redis"
+	}
+	return fmt.Sprintf("%s://%s:%s@%s:%d/0", scheme, user, secret, local, r.port)
 }
 
 // settings are the variables of a command that joins this Redis as a user.
 func (r *securedRedis) settings(user string) []string {
-	return []string{
-		"STAMPEDE_REDIS_URL=" + r.url(user), "STAMPEDE_REDIS_CACERT=" + r.ca.file,
-		"STAMPEDE_REDIS_CERT=" + r.client.cert, "STAMPEDE_REDIS_KEY=" + r.client.key,
+	settings := []string{"STAMPEDE_REDIS_URL=" + r.url(user)}
+	if r.plain {
+		return settings
 	}
+	return append(settings, "STAMPEDE_REDIS_CACERT="+r.ca.file,
+		"STAMPEDE_REDIS_CERT="+r.client.cert, "STAMPEDE_REDIS_KEY="+r.client.key)
 }
 
 // as returns a client of a user.
 func (r *securedRedis) as(user string) redis.UniversalClient {
 	r.t.Helper()
-	client, err := engine.Connect(engine.Redis{
-		URL: r.url(user), CACert: r.ca.file, Cert: r.client.cert, Key: r.client.key,
-	}, 1, patience)
+	config := engine.Redis{URL: r.url(user)}
+	if !r.plain {
+		config.CACert, config.Cert, config.Key = r.ca.file, r.client.cert, r.client.key
+	}
+	client, err := engine.Connect(config, 1, patience)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -78,6 +78,8 @@ func TestLastIncrement_IsTheLastOneThatHoldsAnything(t *testing.T) {
 }
 
 // Valkey 9 cannot check a base file of its own. No other can read this one either.
+//
+//servers:redis
 func TestCutTornWrite_DoesNotLookAtTheBase(t *testing.T) {
 	t.Parallel()
 	home := t.TempDir()

@@ -12,6 +12,7 @@ import (
 	"stampede/cmd/stack/stacktest"
 )
 
+//servers:redis
 func TestStart_RecordsWhichServerWroteTheData(t *testing.T) {
 	t.Parallel()
 	s := stacktest.Start(t, stack.Options{NoPostgres: true})
@@ -31,6 +32,8 @@ func TestStart_RecordsWhichServerWroteTheData(t *testing.T) {
 
 // A run with another Redis or Valkey goes on with the data of the usual one, and never the other way round once the
 // other has written its own format.
+//
+//servers:redis
 func TestStart_AnotherServerGoesOnAndNoOlderOneAfterIt(t *testing.T) {
 	t.Parallel()
 	other := os.Getenv(stacktest.RedisBinEnv)
@@ -95,6 +98,8 @@ func TestStart_AnotherServerGoesOnAndNoOlderOneAfterIt(t *testing.T) {
 }
 
 // A Valkey runs under a name of its own, also when it is all that a killed owner left.
+//
+//servers:redis
 func TestStart_StopsALeftoverThatIsCalledValkey(t *testing.T) {
 	t.Parallel()
 	bin := t.TempDir()

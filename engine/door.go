@@ -20,9 +20,14 @@ type door struct {
 	state atomic.Pointer[doorState]
 	fence atomic.Int64 // the lowest epoch that may still sell, as far as Redis and the books have told
 	left  atomic.Bool  // Redis answers, and is not the one to sell from
+	copy  atomic.Int64 // epoch of which Redis is a copy; 0: of none, as far as known
+	sold  atomic.Int64 // epoch in which this process sold last
 	kick  chan struct{}
 
+	beaten atomic.Pointer[time.Time] // begin of the last beat that found Redis in step with the books
+
 	// The keeper's.
+	here  int64   // epoch in which Redis was seen last
 	acks  *acks   // of the epoch that was open last
 	ended []*acks // of epochs that have ended, to be compared with the books
 }
@@ -80,6 +85,7 @@ type DoorView struct {
 	IsNode   string   // of the server that answered
 	IsRun    string
 	Replica  bool
+	Promoted bool // from a replica of Node, in this life of the server
 }
 
 // Events is how many events the partition has written in all epochs together.
@@ -92,7 +98,7 @@ func (e *Engine) Look(ctx context.Context, partition int) (DoorView, error) {
 		return DoorView{}, err
 	}
 	fields, ok := reply.([]any)
-	if !ok || len(fields) != 18 {
+	if !ok || len(fields) != 19 {
 		return DoorView{}, fmt.Errorf("%w: reply of look.lua", ErrCorrupt)
 	}
 	var v DoorView
@@ -111,6 +117,7 @@ func (e *Engine) Look(ctx context.Context, partition int) (DoorView, error) {
 	}
 	v.Open = fields[2] == "1"
 	v.Replica = fields[17] == int64(1)
+	v.Promoted = fields[18] == int64(1)
 	if note, ok := fields[14].(string); ok {
 		v.Leaving = readLeaving(note)
 	}
@@ -264,27 +271,34 @@ func (p *partition) checkDoor(ctx context.Context) error {
 	e := p.engine
 	defer p.settle(ctx)
 	v, err := e.Look(ctx, p.number)
-	answers := err == nil
-	if err == nil && !v.Standing {
+	answers, copied := err == nil, err == nil && e.Copied(p.number, v.Epoch)
+	if answers {
+		p.door.here = v.Epoch
+	}
+	if err == nil && (!v.Standing || copied) {
 		p.door.shut("being compared with the books")
 		if e.cfg.Repair == nil {
 			err = errors.New("no Postgres to repair it from")
 		} else if err = e.cfg.Repair(ctx, p.number); err == nil {
 			v, err = e.Look(ctx, p.number)
+			p.door.here = v.Epoch
+		}
+		if errors.Is(err, ErrStray) {
+			p.door.strayed()
 		}
 	}
 	if err == nil && !v.Standing {
 		err = errors.New("still shut after a repair")
 	}
 	if err == nil {
-		err = p.enter(ctx, v.Epoch)
+		err = p.enter(ctx, v.Position)
 	}
 	if err != nil {
 		p.door.shut(err.Error())
 		e.reloadSlots(ctx)
 	}
 	if answers {
-		p.door.left.Store(v.Replica || (err != nil && !errors.Is(err, ErrUnavailable)))
+		p.door.left.Store(v.Replica || e.Copied(p.number, v.Epoch) || (err != nil && !errors.Is(err, ErrUnavailable)))
 	}
 	return err
 }

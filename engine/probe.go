@@ -116,6 +116,9 @@ func (p *partition) wrong(ctx context.Context) string {
 			return "door shut: Redis restarted or was replaced just now"
 		}
 		return "door shut: " + s.reason
+	case p.engine.Copied(p.number, v.Epoch):
+		p.door.doubt()
+		return "door shut: " + errCopied.Error()
 	case v.Epoch < p.door.fence.Load():
 		p.door.doubt()
 		return "door shut: " + errLeftBehind.Error()
@@ -200,4 +203,29 @@ func (e *Engine) Waiting(ctx context.Context, partition int, behind Position) (a
 	}
 	offset := time.Duration(e.clockOffset.Load()) * time.Millisecond
 	return max(0, now.Val().Add(offset).Sub(events[0].At)), true, nil
+}
+
+// EntryAt reads the stream entry that holds a partition's event at a position; nil where there is none.
+func (e *Engine) EntryAt(ctx context.Context, partition int, at Position) (*Entry, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.OperationTimeout)
+	defer cancel()
+	var found []redis.XMessage
+	err := e.repeat(ctx, func() (err error) {
+		found, err = e.redis.XRangeN(ctx, e.keys.Events(partition), at.String(), "+", 1).Result()
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: reading an event: %v", ErrUnavailable, err) //nolint:errorlint // for the log
+	}
+	if len(found) == 0 {
+		return nil, nil
+	}
+	entry, err := ParseEntry(found[0].ID, found[0].Values)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if entry.Last.Epoch != at.Epoch || entry.First > at.Seq {
+		return nil, nil
+	}
+	return &entry, nil
 }

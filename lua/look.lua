@@ -8,7 +8,8 @@
 -- Replies
 --   array: epoch, node, open, seq, base, bytes, done, run, renewed, let_go, let_go_epoch, let_go_seq, lapsed_epoch,
 --   lapsed_seq, leaving (fields of meta; false where missing), the server's replication id, the server's run id, 1 if
---   the server is a replica else 0
+--   the server is a replica else 0, 1 if the server was a replica of the node noted in meta until it was promoted, and has run
+--   since, else 0
 -- Event
 --   none
 
@@ -18,4 +19,10 @@ local replication = redis.call('INFO', 'replication')
 m[16] = string.match(replication, 'master_replid:(%x+)')
 m[17] = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 m[18] = string.match(replication, 'role:(%a+)') == 'slave' and 1 or 0
+-- A server that was started from a copy of the files was no replica in this life, whatever they say.
+m[19] = 0
+if m[2] and m[2] ~= m[16] and m[2] == string.match(replication, 'master_replid2:(%x+)')
+    and tonumber(string.match(redis.call('INFO', 'stats'), 'total_net_repl_input_bytes:(%d+)') or 0) > 0 then
+    m[19] = 1
+end
 return m

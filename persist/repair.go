@@ -66,7 +66,8 @@ func (r *repair) run(ctx context.Context) error {
 		return err
 	}
 	found, err := r.books.engine.Look(ctx, r.partition)
-	if err != nil || found.Standing {
+	r.copied = r.books.engine.Copied(r.partition, found.Epoch)
+	if err != nil || (found.Standing && !r.copied) {
 		return err
 	}
 	switch {
@@ -77,6 +78,11 @@ func (r *repair) run(ctx context.Context) error {
 			engine.ErrUnavailable, r.partition, found.Leaving.Addr)
 	case !r.restoring:
 		if err := r.unrivaled(ctx, found); err != nil {
+			return err
+		}
+	}
+	if found.Standing {
+		if err := r.leave(ctx, found); err != nil {
 			return err
 		}
 	}
@@ -101,12 +107,22 @@ type repair struct {
 	partition int
 	restoring bool
 	moved     bool   // to another master, by who repairs now
+	copied    bool   // Redis was found to be a copy of the one that sells
 	token     string // keeps out what earlier repairs still have on their way to Redis
 
 	lost  []Loss          // what it had to give up of epochs that had ended
 	found engine.DoorView // after the replay
 	epoch int64           // the new one
 	base  int64           // events before it
+}
+
+// leave closes a partition of a copy, after the Redis that sold has stopped: what opens it is an ordinary repair.
+func (r *repair) leave(ctx context.Context, found engine.DoorView) error {
+	left, err := r.books.engine.Leave(ctx, r.partition, r.token, found.Epoch, engine.Leaving{})
+	if err == nil && !left {
+		err = fmt.Errorf("%w: Redis changed during the repair", engine.ErrUnavailable)
+	}
+	return err
 }
 
 // claim makes the door this repair's, and looks at it anew: from then on nobody else moves it.
@@ -164,7 +180,8 @@ func (r *repair) compare(ctx context.Context, found engine.DoorView) (same bool,
 		switch {
 		case found.Epoch > 0 && found.Epoch < first:
 			return refused("partition %d of this Redis is of epoch %d, and from epoch %d on users and products are divided in another way: "+
-				"correct the Redis URL, or empty this Redis (redis-cli FLUSHALL) and run `stampede restore`", r.partition, found.Epoch, first)
+				"correct the Redis URL; to use this server, keep a copy of its data directory, start it with an empty one and run `stampede restore`",
+				r.partition, found.Epoch, first)
 		case found.Epoch > at.fence:
 			return refused("partition %d of Redis is in epoch %d, these books know %d at most: this Postgres is older than its Redis", r.partition, found.Epoch, at.fence)
 		case found.Open && found.Run == found.IsRun && found.Epoch == at.fence:
@@ -172,12 +189,12 @@ func (r *repair) compare(ctx context.Context, found engine.DoorView) (same bool,
 			same = true
 			return nil
 		}
+		if err := r.wentAstray(ctx, tx, found, at); err != nil {
+			return err
+		}
 		last := found.Position
 		r.found, r.base = found, found.Events()
 		if found.Compare(at.Position) < 0 {
-			if err := r.wentAstray(ctx, tx, found); err != nil {
-				return err
-			}
 			last, r.base = at.Position, at.events
 			if err := r.replay(ctx, tx, at); err != nil {
 				return err
@@ -259,6 +276,8 @@ func (r *repair) reason() string {
 		return "new"
 	case r.moved:
 		return "moved to another master"
+	case r.copied:
+		return "the Redis that sold in its place has stopped"
 	case r.found.Run != r.found.IsRun:
 		return "Redis restarted or was replaced"
 	}

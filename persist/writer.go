@@ -142,6 +142,10 @@ func (w *Writer) lead(ctx context.Context, p int) error {
 		return unavailable("taking the lead", err)
 	}
 	defer resetSession(conn)
+	// Only a beat that began after the lock was taken proves that this Redis is the one that sells.
+	if err := w.books.engine.InStep(ctx, p, true); err != nil {
+		return err
+	}
 	w.metrics.leads.Inc()
 	defer w.metrics.leads.Dec()
 	w.led.Add(1)
@@ -226,6 +230,9 @@ func (w *Writer) follow(ctx context.Context, conn *pgxpool.Conn, p int) error {
 		}
 		start := time.Now()
 		if next.run != nil {
+			if err := w.books.engine.InStep(ctx, p, false); err != nil {
+				return err
+			}
 			to, err := w.write(ctx, conn, p, at, next.run)
 			if err != nil {
 				return err

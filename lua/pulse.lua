@@ -34,7 +34,7 @@ if coming ~= '' and coming == known then
     pulse, coming = coming, ''
 end
 if pulse == known and coming == '' then
-    coming = string.format('%s:%s:%s', epoch, m[4], ARGV[2])
+    coming = table.concat({ epoch, m[4], ARGV[2] }, ':')
     redis.call('HSET', KEYS[1], 'pulse_next', coming)
 end
 return { epoch, 1, pulse, coming, run }

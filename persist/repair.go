@@ -37,6 +37,10 @@ func (b *Books) repair(ctx context.Context, partition int, restoring bool) error
 		return fmt.Errorf("%w: another process repairs or moves it", engine.ErrUnavailable)
 	}
 	defer unlock(conn, lockRepair, partition)
+	if _, err := conn.Exec(ctx, "SET lock_timeout = '5s'"); err != nil {
+		return unavailable("beginning the repair", err)
+	}
+	defer resetSession(conn)
 	r := repair{books: b, conn: conn, partition: partition, restoring: restoring, token: rand.Text()}
 	return r.run(ctx)
 }
@@ -68,6 +72,9 @@ func (r *repair) run(ctx context.Context) error {
 	found, err := r.books.engine.Look(ctx, r.partition)
 	r.copied = r.books.engine.Copied(r.partition, found.Epoch)
 	if err != nil || (found.Standing && !r.copied) {
+		return err
+	}
+	if err := r.endFrozenWriter(ctx); err != nil {
 		return err
 	}
 	switch {

@@ -31,7 +31,7 @@ const (
 // after that its transaction is idle.
 const (
 	holdLead = "SET idle_session_timeout = '10s'; SET idle_in_transaction_session_timeout = '5s'; SET statement_timeout = '10s'"
-	dropLead = "RESET idle_session_timeout; RESET idle_in_transaction_session_timeout; RESET statement_timeout"
+	dropLead = "RESET idle_session_timeout; RESET idle_in_transaction_session_timeout; RESET statement_timeout; RESET lock_timeout"
 )
 
 // Writer brings events from Redis into Postgres, one goroutine a partition. Several processes may run one: for each

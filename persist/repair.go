@@ -29,12 +29,18 @@ func (b *Books) repair(ctx context.Context, partition int, restoring bool) error
 		return unavailable("Postgres cannot be reached for the repair", err)
 	}
 	defer conn.Release()
-	var mine bool
-	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1, $2)", lockRepair, partition).Scan(&mine); err != nil {
-		return unavailable("locking the repair", err)
-	}
-	if !mine {
-		return fmt.Errorf("%w: another process repairs or moves it", engine.ErrUnavailable)
+	// A stray that asks again and again who sells has the lock now and then.
+	for begun := time.Now(); ; pause(ctx, doorPause) {
+		var mine bool
+		if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1, $2)", lockRepair, partition).Scan(&mine); err != nil {
+			return unavailable("locking the repair", err)
+		}
+		if mine {
+			break
+		}
+		if time.Since(begun) > repairWait {
+			return fmt.Errorf("%w: another process repairs or moves it", engine.ErrUnavailable)
+		}
 	}
 	defer unlock(conn, lockRepair, partition)
 	if _, err := conn.Exec(ctx, "SET lock_timeout = '5s'"); err != nil {
@@ -44,6 +50,9 @@ func (b *Books) repair(ctx context.Context, partition int, restoring bool) error
 	r := repair{books: b, conn: conn, partition: partition, restoring: restoring, token: rand.Text()}
 	return r.run(ctx)
 }
+
+// repairWait is how long a repair waits for another one.
+const repairWait = time.Second
 
 // repairsMax is how long a restore or a move waits for a repair that is under way.
 const repairsMax = 30 * time.Second

@@ -194,8 +194,8 @@ const (
 	lockWriter  = 0x5354_0002
 	lockRepair  = 0x5354_0003
 	lockPresent = 0x5354_0004
-	lockAlive   = 0x5354_0005
-	lockBind    = 0x5354_0006
+	lockAlive   = 0x5354_0007
+	lockBind    = 0x5354_0008
 )
 
 const unlockTimeout = 2 * time.Second

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/redis/go-redis/v9"
 
 	"stampede/engine"
 )
@@ -149,3 +150,27 @@ func Rest(ctx context.Context, b *Books, partition int, d time.Duration) time.Du
 
 // Leads is how many partitions a writer writes.
 func Leads(w *Writer) int64 { return w.led.Load() }
+
+// WriteOnce writes what the stream of partition 0 holds after the checkpoint, as a writer that has the lead.
+func (b *Books) WriteOnce(ctx context.Context, stream redis.UniversalClient) error {
+	conn, err := b.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	w := NewWriter(b, stream)
+	at, err := readCheckpoint(ctx, conn, 0, "")
+	if err != nil {
+		return err
+	}
+	entries, err := w.read(ctx, 0, at.Position)
+	if err != nil {
+		return err
+	}
+	r, err := newRun(entries[:cut(entries)], nil)
+	if err != nil {
+		return err
+	}
+	_, err = w.write(ctx, conn, 0, at, r)
+	return err
+}

@@ -86,6 +86,15 @@ type DoorView struct {
 	IsRun    string
 	Replica  bool
 	Promoted bool // from a replica of Node, in this life of the server
+	Pulse    string
+	Next     string // pulse that Postgres may have taken already
+}
+
+// Behind reports whether the books, which hold a token, have moved on from this Redis in its epoch: it is a copy, or lost its last
+// writes.
+func (v *DoorView) Behind(token string) bool {
+	token = PulseOf(token, v.Epoch)
+	return token != "" && token != v.Pulse && token != v.Next
 }
 
 // Events is how many events the partition has written in all epochs together.
@@ -98,7 +107,7 @@ func (e *Engine) Look(ctx context.Context, partition int) (DoorView, error) {
 		return DoorView{}, err
 	}
 	fields, ok := reply.([]any)
-	if !ok || len(fields) != 19 {
+	if !ok || len(fields) != 21 {
 		return DoorView{}, fmt.Errorf("%w: reply of look.lua", ErrCorrupt)
 	}
 	var v DoorView
@@ -112,7 +121,7 @@ func (e *Engine) Look(ctx context.Context, partition int) (DoorView, error) {
 			}
 		}
 	}
-	for at, to := range map[int]*string{1: &v.Node, 7: &v.Run, 8: &v.Renewed, 15: &v.IsNode, 16: &v.IsRun} {
+	for at, to := range map[int]*string{1: &v.Node, 7: &v.Run, 8: &v.Renewed, 15: &v.IsNode, 16: &v.IsRun, 19: &v.Pulse, 20: &v.Next} {
 		*to, _ = fields[at].(string)
 	}
 	v.Open = fields[2] == "1"

@@ -9,12 +9,13 @@
 --   array: epoch, node, open, seq, base, bytes, done, run, renewed, let_go, let_go_epoch, let_go_seq, lapsed_epoch,
 --   lapsed_seq, leaving (fields of meta; false where missing), the server's replication id, the server's run id, 1 if
 --   the server is a replica else 0, 1 if the server was a replica of the node noted in meta until it was promoted, and has run
---   since, else 0
+--   since, else 0, pulse, pulse_next (fields of meta)
 -- Event
 --   none
 
 local m = redis.call('HMGET', KEYS[1], 'epoch', 'node', 'open', 'seq', 'base', 'bytes', 'done', 'run', 'renewed',
-    'let_go', 'let_go_epoch', 'let_go_seq', 'lapsed_epoch', 'lapsed_seq', 'leaving')
+    'let_go', 'let_go_epoch', 'let_go_seq', 'lapsed_epoch', 'lapsed_seq', 'leaving', 'pulse', 'pulse_next')
+m[20], m[21] = m[16], m[17]
 local replication = redis.call('INFO', 'replication')
 m[16] = string.match(replication, 'master_replid:(%x+)')
 m[17] = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')

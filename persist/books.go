@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -116,6 +117,7 @@ func (b *Books) Attach(e *engine.Engine) {
 	b.engine = e
 	b.progress = newProgress(b)
 	b.attendance.heard = make([]time.Time, e.Keys().Partitions())
+	b.attendance.refused = make([]atomic.Pointer[time.Time], e.Keys().Partitions())
 }
 
 // migrate brings the schema forward under a lock, so that processes that start together do not collide, and returns

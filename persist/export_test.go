@@ -136,6 +136,8 @@ func (r *rows) bare(entries []engine.Entry) *pgx.Batch {
 	return b
 }
 
+func init() { holdOff = 2 * time.Second } // for all tests, which wait for that
+
 // Waiting is how many wait for events of a partition.
 func Waiting(b *Books, partition int) int32 { return b.progress.hurried[partition].waiting.Load() }
 

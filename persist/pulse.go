@@ -22,6 +22,8 @@ type attendance struct {
 	conn  *pgxpool.Conn
 	shown int64       // the node whose lock conn holds
 	heard []time.Time // when each partition's Redis answered last
+
+	refused []atomic.Pointer[time.Time] // when a repair of each was refused last, since another process sells
 }
 
 const (
@@ -256,6 +258,19 @@ func (b *Books) takePulses(ctx context.Context, conn *pgxpool.Conn, steps []step
 	}
 	for _, n := range moved {
 		steps[n].Agreed = engine.PulseSeq(steps[n].Next)
+	}
+	if len(moved) == len(partitions) {
+		return nil
+	}
+	// Another process was faster: one at this Redis, which has brought the same token, or one at a copy.
+	now, err := b.pulses(ctx, conn)
+	if err != nil {
+		return err
+	}
+	for _, n := range partitions {
+		if !slices.Contains(moved, n) && int(n) < len(now) {
+			steps[n].InStep = now[n].known != nil && *now[n].known == steps[n].Next
+		}
 	}
 	return nil
 }

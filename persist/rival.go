@@ -86,7 +86,42 @@ func (r *repair) unrivaled(ctx context.Context, found engine.DoorView) error {
 	// A repair was at work on this server since it started, and died: it has waited for the release before.
 	again := found.Renewed == found.IsRun && (!found.Open || found.Run != found.IsRun)
 	a := &question{repair: r, token: r.token + " " + found.IsRun, old: !again}
-	return a.ask(ctx)
+	genuine := r.books.engine.SoldIn(r.partition) == at.fence && !r.copied
+	if !genuine {
+		if a.grace, err = r.grace(ctx, found); err != nil {
+			return err
+		}
+	}
+	err = a.ask(ctx)
+	refused := &r.books.attendance.refused[r.partition]
+	if errors.Is(err, errRival) {
+		now := time.Now()
+		refused.Store(&now)
+	}
+	if last := refused.Load(); err == nil && !genuine && last != nil && time.Since(*last) < holdOff {
+		return fmt.Errorf("%w: none of those answers any more; this one is opened if they do not come back within %v", errStray, holdOff)
+	}
+	return err
+}
+
+// holdOff is how long a process whose Redis was refused leaves those that sold from another one to start again. Tests set it.
+var holdOff = 30 * time.Second
+
+// startGrace is how long processes that start together may be apart.
+const startGrace = 2 * time.Second
+
+// grace is how long to wait for processes that start together with this one, where the books have moved on from this Redis. It may have
+// lost its last writes, but it may as well be a copy of one that sells.
+func (r *repair) grace(ctx context.Context, found engine.DoorView) (time.Duration, error) {
+	var token string
+	err := r.conn.QueryRow(ctx, "SELECT pulse FROM pulses WHERE partition = $1", r.partition).Scan(&token)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return 0, unavailable("reading the pulse", err)
+	}
+	if r.books.attendance.node.Load() >= 0 && !r.copied && found.Behind(token) {
+		return startGrace, nil
+	}
+	return 0, nil
 }
 
 // question is put to all processes that live.
@@ -94,6 +129,7 @@ type question struct {
 	*repair
 	token string // challenge: with the run id of the server that would be opened, for those that sold from it
 	old   bool   // processes of the release before are to be waited for
+	grace time.Duration
 }
 
 // others reads who is to be waited for: of the living those that have not answered, and whether the release before has leases.
@@ -114,7 +150,7 @@ func (a *question) look(ctx context.Context) (stands, old bool, silent string, e
 
 func (a *question) ask(ctx context.Context) error {
 	_, old, silent, err := a.look(ctx)
-	if err != nil || silent == "" && !old {
+	if err != nil || silent == "" && !old && a.grace == 0 {
 		return err
 	}
 	for _, sql := range []string{
@@ -135,7 +171,7 @@ func (a *question) ask(ctx context.Context) error {
 			return err
 		case !stands:
 			return errRival
-		case silent == "" && (!old || waited > rivalPatience):
+		case silent == "" && waited >= a.grace && (!old || waited > rivalPatience):
 			return a.withdraw(ctx)
 		case waited > rivalMax:
 			if err := a.withdraw(ctx); err != nil {

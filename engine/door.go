@@ -90,9 +90,9 @@ type DoorView struct {
 	Next     string // pulse that Postgres may have taken already
 }
 
-// Behind reports whether the books, which hold a token, have moved on from this Redis in its epoch: it is a copy, or lost its last
+// Outpaced reports whether the books, which hold a token, have moved on from this Redis in its epoch: it is a copy, or lost its last
 // writes.
-func (v *DoorView) Behind(token string) bool {
+func (v *DoorView) Outpaced(token string) bool {
 	token = PulseOf(token, v.Epoch)
 	return token != "" && token != v.Pulse && token != v.Next
 }

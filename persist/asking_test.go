@@ -164,7 +164,7 @@ func TestPulse_OfBooksThatWereSetBackIsBegunAgain(t *testing.T) {
 	}
 }
 
-// What the Redis of an epoch holds beyond the end of that epoch is not written, whoever has the lead.
+// What the Redis of an epoch holds beyond the end of that epoch is not written, whichever process has the lead.
 func TestWriter_WritesNothingBeyondTheEndOfAnEpoch(t *testing.T) {
 	t.Parallel()
 	s, conn := start(t, shop.Config{NoWriter: true})

@@ -141,7 +141,7 @@ const selectPulses = `SELECT c.fence, c.challenge, p.pulse FROM checkpoints c LE
 // Beat reads the epochs in which the partitions sell, moves the pulse of those that are open here, finds out whether Redis is a copy,
 // and answers repairs that ask who sells.
 //
-// The next token stands in Redis before the books take it, so the books always hold the pulse or the next token of the Redis that
+// The next token is in Redis before the books take it, so the books always hold the pulse or the next token of the Redis that
 // sells. Tokens never come back. So if the books hold neither, before the look at Redis and after it the same, then this is not it.
 func (b *Books) Beat(ctx context.Context) ([]engine.Beat, error) {
 	a := &b.attendance

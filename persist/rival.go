@@ -71,7 +71,7 @@ const challengeChannel = "stampede_challenge"
 // started again while its replica sells in its place, and to open it would end what the other processes do. Those are asked,
 // through the books, all that live: a single one is not waited for.
 //
-// A replica that was promoted is not asked for: whoever decides on failovers has decided, and each order that the old master
+// A replica that was promoted is not asked for: the failover was decided elsewhere, and each order that the old master
 // still takes is one more to lose.
 func (r *repair) unrivaled(ctx context.Context, found engine.DoorView) error {
 	at, err := readCheckpoint(ctx, r.conn, r.partition, "")
@@ -118,7 +118,7 @@ func (r *repair) grace(ctx context.Context, found engine.DoorView) (time.Duratio
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return 0, unavailable("reading the pulse", err)
 	}
-	if r.books.attendance.node.Load() >= 0 && !r.copied && found.Behind(token) {
+	if r.books.attendance.node.Load() >= 0 && !r.copied && found.Outpaced(token) {
 		return startGrace, nil
 	}
 	return 0, nil
@@ -140,12 +140,12 @@ const selectUnanswered = `SELECT coalesce(c.challenge = $2, false), EXISTS (SELE
 		AND NOT EXISTS (SELECT FROM challenge_answers a WHERE a.partition = $1 AND a.token = $2 AND a.node = l.objid::bigint)), '')
 	FROM checkpoints c WHERE c.partition = $1`
 
-func (a *question) look(ctx context.Context) (stands, old bool, silent string, err error) {
-	err = a.conn.QueryRow(ctx, selectUnanswered, a.partition, a.token, lockAlive, a.books.attendance.node.Load()).Scan(&stands, &old, &silent)
+func (a *question) look(ctx context.Context) (standing, old bool, silent string, err error) {
+	err = a.conn.QueryRow(ctx, selectUnanswered, a.partition, a.token, lockAlive, a.books.attendance.node.Load()).Scan(&standing, &old, &silent)
 	if err != nil {
 		err = unavailable("asking other processes", err)
 	}
-	return stands, old && a.old, silent, err
+	return standing, old && a.old, silent, err
 }
 
 func (a *question) ask(ctx context.Context) error {
@@ -165,11 +165,11 @@ func (a *question) ask(ctx context.Context) error {
 		return unavailable("asking other processes", err)
 	}
 	for asked := time.Now(); ; pause(ctx, rivalLook) {
-		stands, old, silent, err := a.look(ctx)
+		standing, old, silent, err := a.look(ctx)
 		switch waited := time.Since(asked); {
 		case err != nil:
 			return err
-		case !stands:
+		case !standing:
 			return errRival
 		case silent == "" && waited >= a.grace && (!old || waited > rivalPatience):
 			return a.withdraw(ctx)

@@ -48,7 +48,7 @@ func TestStray_ServeOnACopiedDirectoryIsRefused(t *testing.T) {
 	stop()
 	a.awaitWritten()
 	for _, r := range q.settle(a) {
-		t.Errorf("order %s is gone", r.order)
+		t.Errorf("order %s is missing", r.order)
 	}
 	a.awaitWritten()
 	if lost := audited(t, servers.RedisURL(), servers); len(lost) > 0 {

@@ -8,8 +8,8 @@
 -- Replies
 --   array: epoch, node, open, seq, base, bytes, done, run, renewed, let_go, let_go_epoch, let_go_seq, lapsed_epoch,
 --   lapsed_seq, leaving (fields of meta; false where missing), the server's replication id, the server's run id, 1 if
---   the server is a replica else 0, 1 if the server was a replica of the node noted in meta until it was promoted, and has run
---   since, else 0, pulse, pulse_next (fields of meta)
+--   the server is a replica else 0, 1 if the server was a replica of the node in meta, in this life, and was promoted
+--   else 0, pulse, pulse_next (fields of meta)
 -- Event
 --   none
 

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- pulse.lua: moves the pulse of an open partition one step, towards the token that Postgres holds. The next token is noted here
--- before Postgres takes it: so Postgres always holds the pulse or the next one of the Redis that sells, and a Redis of which it
--- holds neither is a copy. Tokens of earlier epochs count as none.
+-- pulse.lua: moves the pulse of an open partition one step, towards the token that Postgres holds. The next token is
+-- noted here before Postgres takes it: so Postgres always holds the pulse or the next one of the Redis that sells,
+-- and a Redis of which it holds neither is a copy. Tokens of earlier epochs count as none.
 --
 -- KEYS
 --   1  meta
@@ -9,8 +9,8 @@
 --   1  token that Postgres holds ('': none)
 --   2  random part of a further token
 -- Replies
---   array: epoch (false: none), 1 if the partition is open here else 0, the pulse, the next one ('': none; of a partition that is
---   not open, both), the server's run id
+--   array: epoch (false: none), 1 if the partition is open here else 0, the pulse, the next one ('': none, as of a
+--   partition that is not open), the server's run id
 -- Event
 --   none
 

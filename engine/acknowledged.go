@@ -11,6 +11,8 @@ type Acknowledged struct {
 	Position          // the last event whose effect was answered
 	Settled    int64  // seq up to which the durability had promised to keep everything; 0: it promised nothing
 	Durability string // see the constants
+	Copy       bool   // on a copy of the Redis that sells: what came after Agreed is lost
+	Agreed     int64  // seq up to which the original has the same events
 }
 
 const (
@@ -25,6 +27,8 @@ const (
 type acks struct {
 	epoch      int64
 	durability string
+	agreed     atomic.Int64  // seq up to which a copy made by now has the same events
+	copy       bool          // of a copy; the keeper's
 	began      time.Time     // times below count from it, in ns, by a clock that nobody can set
 	seq        atomic.Int64  // the highest
 	at         atomic.Int64  // when Redis last answered
@@ -35,8 +39,17 @@ type acks struct {
 // ack is a sample: at that time seq had been acknowledged.
 type ack struct{ at, seq atomic.Int64 }
 
-func newAcks(epoch int64, durability string) *acks {
-	return &acks{epoch: epoch, durability: durability, began: time.Now()}
+func newAcks(from Position, durability string) *acks {
+	a := &acks{epoch: from.Epoch, durability: durability, began: time.Now()}
+	a.agreed.Store(from.Seq)
+	return a
+}
+
+// agree takes down up to which seq a copy, where there is one, has the same events.
+func (a *acks) agree(seq int64) {
+	for old := a.agreed.Load(); seq > old && !a.agreed.CompareAndSwap(old, seq); {
+		old = a.agreed.Load()
+	}
 }
 
 // note takes down the last seq that a reply named.
@@ -62,7 +75,7 @@ func (a *acks) alive() { a.at.Store(int64(time.Since(a.began))) }
 
 // summary says what was acknowledged, and up to where Redis should have kept it.
 func (a *acks) summary() Acknowledged {
-	s := Acknowledged{Position: Position{Epoch: a.epoch, Seq: a.seq.Load()}, Durability: a.durability}
+	s := Acknowledged{Position: Position{Epoch: a.epoch, Seq: a.seq.Load()}, Durability: a.durability, Copy: a.copy, Agreed: a.agreed.Load()}
 	switch a.durability {
 	case DurabilityFsync, DurabilityReplica:
 		s.Settled = s.Seq
@@ -90,6 +103,21 @@ func (d *door) retire() {
 	if d.acks == nil || d.acks.epoch >= d.fence.Load() {
 		return
 	}
+	if d.copy.Load() == d.acks.epoch && d.here <= d.acks.epoch {
+		return // whether this Redis goes on in the next epoch is not known yet
+	}
+	d.end()
+}
+
+// strayed hands over what was acknowledged on a Redis that is a copy for certain: another process sells from the original.
+func (d *door) strayed() {
+	if d.acks != nil && d.copy.Load() == d.acks.epoch {
+		d.acks.copy = true
+		d.end()
+	}
+}
+
+func (d *door) end() {
 	if d.acks.seq.Load() > 0 && len(d.ended) < endedMax {
 		d.ended = append(d.ended, d.acks)
 	}

@@ -16,7 +16,7 @@ func TestAcks_SettledIsWhatTheDurabilityPromises(t *testing.T) {
 		DurabilityFsync: 90, DurabilityEverySec: 70, DurabilityNone: 0, DurabilityUnknown: 0,
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			a := newAcks(7, durability)
+			a := newAcks(Position{Epoch: 7}, durability)
 			for seq := range int64(9) {
 				time.Sleep(time.Second)
 				a.note(10 * (seq + 1)) // 10 after a second, 90 after nine
@@ -32,7 +32,7 @@ func TestAcks_SettledIsWhatTheDurabilityPromises(t *testing.T) {
 // An idle Redis that still answers has synced meanwhile what it had.
 func TestAcks_WhatIsLongAcknowledgedSettles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAcks(1, DurabilityEverySec)
+		a := newAcks(Position{Epoch: 1}, DurabilityEverySec)
 		a.note(5)
 		if got := a.summary(); got.Settled != 0 {
 			t.Errorf("%d settled at once", got.Settled)
@@ -50,7 +50,7 @@ func TestAcks_WhatIsLongAcknowledgedSettles(t *testing.T) {
 
 func TestAcks_RingForgetsTheOldestOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAcks(1, DurabilityEverySec)
+		a := newAcks(Position{Epoch: 1}, DurabilityEverySec)
 		for seq := range int64(10_000) { // 100 s of a call each 10 ms
 			a.note(seq + 1)
 			time.Sleep(10 * time.Millisecond)
@@ -63,7 +63,7 @@ func TestAcks_RingForgetsTheOldestOnly(t *testing.T) {
 }
 
 func TestAcks_OfManyWorkersAreTheHighest(t *testing.T) {
-	a := newAcks(1, DurabilityFsync)
+	a := newAcks(Position{Epoch: 1}, DurabilityFsync)
 	var workers sync.WaitGroup
 	for w := range int64(4) {
 		workers.Go(func() {
@@ -88,7 +88,7 @@ func TestReply_OfAnEndedEpochIsUnknown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, noted := e.partitions[0], newAcks(3, DurabilityFsync)
+	p, noted := e.partitions[0], newAcks(Position{Epoch: 3}, DurabilityFsync)
 	reply := msgp.AppendInt64(nil, 12)
 	reply = msgp.AppendInt64(reply, int64(codeOK))
 	reply = msgp.AppendInt64(reply, 500)

@@ -207,7 +207,7 @@ func (p *partition) finish(c *call, k *kind, h header, a answer, ops []*operatio
 		if a.kept {
 			h.acks.note(seq)
 		}
-		if h.epoch < p.door.fence.Load() {
+		if h.epoch < p.door.fence.Load() || h.epoch == p.door.copy.Load() {
 			fail(ops, errEnded)
 			return
 		}

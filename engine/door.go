@@ -20,9 +20,14 @@ type door struct {
 	state atomic.Pointer[doorState]
 	fence atomic.Int64 // the lowest epoch that may still sell, as far as Redis and the books have told
 	left  atomic.Bool  // Redis answers, and is not the one to sell from
+	copy  atomic.Int64 // epoch of which Redis is a copy; 0: of none, as far as known
+	sold  atomic.Int64 // epoch in which this process sold last
 	kick  chan struct{}
 
+	beaten atomic.Pointer[time.Time] // begin of the last beat that found Redis in step with the books
+
 	// The keeper's.
+	here  int64   // epoch in which Redis was seen last
 	acks  *acks   // of the epoch that was open last
 	ended []*acks // of epochs that have ended, to be compared with the books
 }
@@ -80,10 +85,20 @@ type DoorView struct {
 	IsNode   string   // of the server that answered
 	IsRun    string
 	Replica  bool
+	Promoted bool // from a replica of Node, in this life of the server
+	Pulse    string
+	Next     string // pulse that Postgres may have taken already
 
 	// The partition's clock, and by how much it leads Redis' TIME, which was set back or is that of another server.
 	Now  time.Time
 	Lead time.Duration
+}
+
+// Outpaced reports whether the books, which hold a token, have moved on from this Redis in its epoch: it is a copy, or lost its last
+// writes.
+func (v *DoorView) Outpaced(token string) bool {
+	token = PulseOf(token, v.Epoch)
+	return token != "" && token != v.Pulse && token != v.Next
 }
 
 // Events is how many events the partition has written in all epochs together.
@@ -96,7 +111,7 @@ func (e *Engine) Look(ctx context.Context, partition int) (DoorView, error) {
 		return DoorView{}, err
 	}
 	fields, ok := reply.([]any)
-	if !ok || len(fields) != 20 {
+	if !ok || len(fields) != 23 {
 		return DoorView{}, fmt.Errorf("%w: reply of look.lua", ErrCorrupt)
 	}
 	var v DoorView
@@ -110,13 +125,14 @@ func (e *Engine) Look(ctx context.Context, partition int) (DoorView, error) {
 			}
 		}
 	}
-	for at, to := range map[int]*string{1: &v.Node, 7: &v.Run, 8: &v.Renewed, 15: &v.IsNode, 16: &v.IsRun} {
+	for at, to := range map[int]*string{1: &v.Node, 7: &v.Run, 8: &v.Renewed, 15: &v.IsNode, 16: &v.IsRun, 19: &v.Pulse, 20: &v.Next} {
 		*to, _ = fields[at].(string)
 	}
 	v.Open = fields[2] == "1"
 	v.Replica = fields[17] == int64(1)
-	now, _ := fields[18].(int64)
-	lead, _ := fields[19].(int64)
+	v.Promoted = fields[18] == int64(1)
+	now, _ := fields[21].(int64)
+	lead, _ := fields[22].(int64)
 	v.Now, v.Lead = time.UnixMilli(now).UTC(), time.Duration(lead)*time.Millisecond
 	e.partitions[partition].lead.Store(int64(v.Lead))
 	if note, ok := fields[14].(string); ok {
@@ -278,27 +294,34 @@ func (p *partition) checkDoor(ctx context.Context) error {
 	e := p.engine
 	defer p.settle(ctx)
 	v, err := e.Look(ctx, p.number)
-	answers := err == nil
-	if err == nil && !v.Standing {
+	answers, copied := err == nil, err == nil && e.Copied(p.number, v.Epoch)
+	if answers {
+		p.door.here = v.Epoch
+	}
+	if err == nil && (!v.Standing || copied) {
 		p.door.shut("being compared with the books")
 		if e.cfg.Repair == nil {
 			err = errors.New("no Postgres to repair it from")
 		} else if err = e.cfg.Repair(ctx, p.number); err == nil {
 			v, err = e.Look(ctx, p.number)
+			p.door.here = v.Epoch
+		}
+		if errors.Is(err, ErrStray) {
+			p.door.strayed()
 		}
 	}
 	if err == nil && !v.Standing {
 		err = errors.New("still shut after a repair")
 	}
 	if err == nil {
-		err = p.enter(ctx, v.Epoch)
+		err = p.enter(ctx, v.Position)
 	}
 	if err != nil {
 		p.door.shut(err.Error())
 		e.reloadSlots(ctx)
 	}
 	if answers {
-		p.door.left.Store(v.Replica || (err != nil && !errors.Is(err, ErrUnavailable)))
+		p.door.left.Store(v.Replica || e.Copied(p.number, v.Epoch) || (err != nil && !errors.Is(err, ErrUnavailable)))
 	}
 	return err
 }

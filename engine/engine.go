@@ -25,8 +25,8 @@ type Config struct {
 	// Repair compares a partition's Redis with the books and opens its door; nil leaves a shut door shut.
 	Repair func(ctx context.Context, partition int) error
 
-	// Fences reads the epochs in which the books believe the partitions to sell; nil: there are no books.
-	Fences func(ctx context.Context) ([]int64, error)
+	// Beat reads the epochs in which the books believe the partitions to sell, and moves their pulses; nil: there are no books.
+	Beat func(ctx context.Context) ([]Beat, error)
 	// Ended compares with the books what was acknowledged in an epoch that has ended; nil: there are none. It is called
 	// until it gives no error.
 	Ended func(ctx context.Context, partition int, a Acknowledged) error
@@ -93,9 +93,10 @@ type Engine struct {
 	adminKeys   [64]sync.Mutex
 	topFive     Shared[topReading]
 	top         Shared[topReading] // longer lists
-	fences      Shared[[]int64]
-	clockOffset atomic.Int64 // ms
-	backlogCap  atomic.Int64 // bytes
+	beats       Shared[[]Beat]
+	asked       chan struct{} // a repair asks who sells
+	clockOffset atomic.Int64  // ms
+	backlogCap  atomic.Int64  // bytes
 
 	name     string // of this engine among those that wait for units
 	supplies supplies
@@ -117,7 +118,7 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{cfg: cfg, name: rand.Text(), redis: cfg.Redis, keys: keys}
+	e := &Engine{cfg: cfg, name: rand.Text(), redis: cfg.Redis, keys: keys, asked: make(chan struct{}, 1)}
 	e.topFive.Pause, e.top.Pause = topPause, topPause
 	if e.ids, err = newIDSource(cfg.Node, e.now); err != nil {
 		return nil, err

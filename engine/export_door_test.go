@@ -12,7 +12,7 @@ func (e *Engine) SendNoting(epoch int64, at time.Time, o *Op) (Outcome, int64) {
 	if s, runs := still[o.op.kind]; runs {
 		o.op.kind = s
 	}
-	p, noted := e.partitions[o.partition], newAcks(epoch, DurabilityFsync)
+	p, noted := e.partitions[o.partition], newAcks(Position{Epoch: epoch}, DurabilityFsync)
 	p.send(&call{}, o.op.kind, header{epoch: epoch, acks: noted}, []*operation{o.op})
 	return o.outcome(), noted.seq.Load()
 }

@@ -11,32 +11,19 @@ import (
 // lacks is the lead of the books, where a later epoch has begun. So each engine looks there, one query for all
 // partitions, as often as at its doors.
 
-// keepFences looks at the books until ctx ends.
+// keepFences looks at the books until ctx ends, and at once when a repair asks who sells. Without Postgres nothing is known, and
+// the sale goes on: no other Redis can be opened meanwhile either.
 func (e *Engine) keepFences(ctx context.Context) {
 	tick := time.NewTicker(doorEvery)
 	defer tick.Stop()
 	for {
-		e.lookAtFences(ctx)
+		_, _ = e.beat(ctx) // ditto
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-e.asked:
 		}
-	}
-}
-
-// lookAtFences shuts the doors whose epochs have ended in the books. Without Postgres nothing is known, and the sale
-// goes on: no other Redis can be opened meanwhile either.
-func (e *Engine) lookAtFences(ctx context.Context) {
-	if e.cfg.Fences == nil {
-		return
-	}
-	fences, err := e.fences.Do(ctx, e.cfg.OperationTimeout, e.cfg.Fences)
-	if err != nil {
-		return
-	}
-	for n, p := range e.partitions[:min(len(fences), len(e.partitions))] {
-		p.door.fenced(fences[n])
 	}
 }
 
@@ -71,21 +58,22 @@ var errLeftBehind = errors.New("this Redis was left behind by a failover: let th
 	"or restart this one where it is the one that should")
 
 // enter opens this process's copy of the door in an epoch in which Redis stands open.
-func (p *partition) enter(ctx context.Context, epoch int64) error {
-	d := &p.door
+func (p *partition) enter(ctx context.Context, at Position) error {
+	d, epoch := &p.door, at.Epoch
 	if s := d.state.Load(); !s.open || s.epoch != epoch {
 		if err := p.engine.confirmPartitions(ctx); err != nil {
 			return err
 		}
-		p.engine.lookAtFences(ctx) // before the first sale
+		_, _ = p.engine.beat(ctx) // before the first sale; without Postgres nothing is known
 		d.raise(epoch)
 		d.retire()
 		if err := d.mayEnter(epoch); err != nil {
 			return err
 		}
 		if d.acks == nil {
-			d.acks = newAcks(epoch, p.engine.durability(ctx, p.number))
+			d.acks = newAcks(at, p.engine.durability(ctx, p.number))
 		}
+		d.sold.Store(epoch)
 		d.state.Store(&doorState{open: true, epoch: epoch, acks: d.acks})
 	}
 	// Behind the store: either this sees a fence that came meanwhile, or who noted it sees the open door.
@@ -116,8 +104,11 @@ func Outgrown(partitions int) error {
 	return fmt.Errorf("restart this process: the shop has %d partition(s) now", partitions)
 }
 
-// mayEnter refuses an epoch that has ended in the books.
+// mayEnter refuses an epoch that has ended in the books, and a copy.
 func (d *door) mayEnter(epoch int64) error {
+	if d.copy.Load() == epoch {
+		return errCopied
+	}
 	if fence := d.fence.Load(); epoch < fence {
 		return fmt.Errorf("%w (it stands in epoch %d, in the books epoch %d has begun)", errLeftBehind, epoch, fence)
 	}

@@ -135,6 +135,9 @@ func (p *partition) check(ctx context.Context) (wrong, full string, sells bool) 
 	case !v.Standing:
 		p.door.doubt()
 		return "door shut: " + s.reason, "", false
+	case p.engine.Copied(p.number, v.Epoch):
+		p.door.doubt()
+		return "door shut: " + errCopied.Error(), "", false
 	case v.Epoch < p.door.fence.Load():
 		p.door.doubt()
 		return "door shut: " + errLeftBehind.Error(), "", false
@@ -227,4 +230,29 @@ func (e *Engine) Waiting(ctx context.Context, partition int, behind Position) (a
 // ClockLead is by how much a partition's clock led Redis' TIME when this process last looked at it.
 func (e *Engine) ClockLead(partition int) time.Duration {
 	return time.Duration(e.partitions[partition].lead.Load())
+}
+
+// EntryAt reads the stream entry that holds a partition's event at a position; nil where there is none.
+func (e *Engine) EntryAt(ctx context.Context, partition int, at Position) (*Entry, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.OperationTimeout)
+	defer cancel()
+	var found []redis.XMessage
+	err := e.repeat(ctx, func() (err error) {
+		found, err = e.redis.XRangeN(ctx, e.keys.Events(partition), at.String(), "+", 1).Result()
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: reading an event: %v", ErrUnavailable, err) //nolint:errorlint // for the log
+	}
+	if len(found) == 0 {
+		return nil, nil
+	}
+	entry, err := ParseEntry(found[0].ID, found[0].Values)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if entry.Last.Epoch != at.Epoch || entry.First > at.Seq {
+		return nil, nil
+	}
+	return &entry, nil
 }

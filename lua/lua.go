@@ -45,6 +45,7 @@ var (
 	Claim  = plain("claim")
 	Open   = timed("open")
 	Leave  = plain("leave")
+	Pulse  = plain("pulse")
 	Replay = timed("replay")
 	Begin  = plain("begin")
 	Load   = plain("load")
@@ -61,7 +62,7 @@ var (
 func All() []*Script {
 	return []*Script{
 		Place, Reserve, Debit, Rollback, Cart, Charge, Restock, List, Enroll, Roll, Lend, Credit, Settle,
-		Look, Claim, Open, Leave, Replay, Begin, Load, Trim, Forget, Lapse, Due, Top, Rights, Tells,
+		Look, Claim, Open, Leave, Pulse, Replay, Begin, Load, Trim, Forget, Lapse, Due, Top, Rights, Tells,
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -45,6 +46,8 @@ type Books struct {
 	log       *slog.Logger
 	keep      retention
 	lost      prometheus.Counter
+
+	attendance attendance
 }
 
 // Open connects to Postgres and migrates its schema. partitions is what the deployment will have where it has none
@@ -102,6 +105,7 @@ func open(ctx context.Context, url string, partitions int, silence time.Duration
 		log.Warn("a connection to Postgres was given up", "error", err)
 		b.pool.Reset() // the others may be dead too
 	}
+	b.attendance.node.Store(-1)
 	return b, nil
 }
 
@@ -128,12 +132,15 @@ func poolConfig(url string) (*pgxpool.Config, error) {
 
 // poolSpare is how many connections there are beside those of the writers. Requests wait for one; Postgres itself
 // would refuse beyond its max_connections.
-const poolSpare = 24
+const poolSpare = 26
 
 // Close closes all connections. Those that do not end in order within partMax are cut.
 func (b *Books) Close() {
 	cut := time.AfterFunc(partMax, b.links.end)
 	defer cut.Stop()
+	b.attendance.mu.Lock()
+	b.leave()
+	b.attendance.mu.Unlock()
 	b.pool.Close()
 }
 
@@ -142,6 +149,8 @@ func (b *Books) Attach(e *engine.Engine) {
 	b.engine = e
 	b.progress = newProgress(b)
 	b.unwritten = newUnwritten(e.Keys().Partitions())
+	b.attendance.heard = make([]time.Time, e.Keys().Partitions())
+	b.attendance.refused = make([]atomic.Pointer[time.Time], e.Keys().Partitions())
 }
 
 // migrate brings the schema forward under a lock, so that processes that start together do not collide, and returns
@@ -220,6 +229,8 @@ const (
 	lockWriter  = 0x5354_0002
 	lockRepair  = 0x5354_0003
 	lockPresent = 0x5354_0004
+	lockAlive   = 0x5354_0007
+	lockBind    = 0x5354_0008
 )
 
 const unlockTimeout = time.Second
@@ -241,6 +252,34 @@ const clusterPartitions = 12
 // with; of new ones 1, or 12 on a cluster), and returns P. A fresh pair is made to belong together. restoring allows an empty
 // Redis beside books, and then another P: the books are laid out anew.
 func (b *Books) Bind(ctx context.Context, client redis.UniversalClient, partitions int, restoring bool) (int, error) {
+	// Processes that start first at once have one founder: the others look after it.
+	lock, err := b.pool.Acquire(ctx)
+	if err != nil {
+		return 0, connectError(err)
+	}
+	defer lock.Release()
+	if _, err := lock.Exec(ctx, holdLead); err != nil {
+		return 0, fmt.Errorf("waiting for another process that starts: %w", err)
+	}
+	defer resetSession(lock)
+	if err := awaitLock(ctx, lock, lockBind, 0); err != nil {
+		return 0, fmt.Errorf("waiting for another process that starts: %w", err)
+	}
+	defer unlock(lock, lockBind, 0)
+	return b.bind(ctx, client, partitions, restoring)
+}
+
+// awaitLock takes an advisory lock when it is free. It asks for it again and again, as a statement that waits has its bound.
+func awaitLock(ctx context.Context, conn *pgxpool.Conn, class, key int) error {
+	for ; ; pause(ctx, doorPause) {
+		var mine bool
+		if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1, $2)", class, key).Scan(&mine); err != nil || mine {
+			return err
+		}
+	}
+}
+
+func (b *Books) bind(ctx context.Context, client redis.UniversalClient, partitions int, restoring bool) (int, error) {
 	inRedis, redisHas, err := engine.FindDeployment(ctx, client)
 	if err != nil {
 		return 0, redisConnectError(err)
@@ -258,13 +297,15 @@ func (b *Books) Bind(ctx context.Context, client redis.UniversalClient, partitio
 	case redisHas && inRedis.ID != here.ID:
 		return 0, refused("Redis belongs to deployment %s and Postgres to %s: check both URLs", inRedis.ID, here.ID)
 	case redisHas && restoring && (another || inRedis.Partitions != here.Partitions):
-		return 0, refused("this Redis was filled for %d partitions, or began to be: empty it (redis-cli FLUSHALL) and restore again", inRedis.Partitions)
+		return 0, refused("this Redis was filled for %d partitions, or began to be: keep a copy of its data directory if it ever sold, start it with an "+
+			"empty one and restore again", inRedis.Partitions)
 	case redisHas && inRedis.Partitions != here.Partitions:
 		return 0, refused("Redis has %d partitions and Postgres %d: these books were restored with another number since, into another "+
-			"Redis; correct the Redis URL, or empty this one (redis-cli FLUSHALL) and run `stampede restore`", inRedis.Partitions, here.Partitions)
+			"Redis; correct the Redis URL; to use this server, keep a copy of its data directory, start it with an empty one and run `stampede restore`",
+			inRedis.Partitions, here.Partitions)
 	case another && !restoring:
-		return 0, refused("these books have %d partitions, not %d: drop --partitions; to change the number, stop all processes, empty Redis "+
-			"and run `stampede restore --partitions %d`", here.Partitions, partitions, partitions)
+		return 0, refused("these books have %d partitions, not %d: drop --partitions; to change the number, stop all processes once PostgreSQL has "+
+			"everything (writer lag 0), start an empty Redis and run `stampede restore --partitions %d`", here.Partitions, partitions, partitions)
 	case redisHas && inRedis.Restoring && !restoring:
 		return 0, errHalfRestored
 	case redisHas && !restoring:

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/redis/go-redis/v9"
 
 	"stampede/engine"
 )
@@ -135,6 +136,8 @@ func (r *rows) bare(entries []engine.Entry) *pgx.Batch {
 	return b
 }
 
+func init() { holdOff = 2 * time.Second } // for all tests, which wait for that
+
 // Waiting is how many wait for events of a partition.
 func Waiting(b *Books, partition int) int32 { return b.progress.hurried[partition].waiting.Load() }
 
@@ -149,3 +152,27 @@ func Rest(ctx context.Context, b *Books, partition int, d time.Duration) time.Du
 
 // Leads is how many partitions a writer writes.
 func Leads(w *Writer) int64 { return w.led.Load() }
+
+// WriteOnce writes what the stream of partition 0 holds after the checkpoint, as a writer that has the lead.
+func (b *Books) WriteOnce(ctx context.Context, stream redis.UniversalClient) error {
+	conn, err := b.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	w := NewWriter(b, stream)
+	at, err := readCheckpoint(ctx, conn, 0, "")
+	if err != nil {
+		return err
+	}
+	entries, err := w.read(ctx, 0, at.Position)
+	if err != nil {
+		return err
+	}
+	r, err := newRun(entries[:cut(entries)], nil)
+	if err != nil {
+		return err
+	}
+	_, err = w.write(ctx, conn, 0, at, r)
+	return err
+}

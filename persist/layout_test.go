@@ -288,7 +288,7 @@ func TestLayout_OthersThatSellAreNotCutOff(t *testing.T) {
 	}
 	// The Redis that was left behind is of no use any more.
 	c = servers(s)
-	if _, err := shop.Open(t.Context(), c); !errors.Is(err, persist.ErrRefused) || !strings.Contains(err.Error(), "empty this one") {
+	if _, err := shop.Open(t.Context(), c); !errors.Is(err, persist.ErrRefused) || !strings.Contains(err.Error(), "keep a copy of its data directory") {
 		t.Errorf("a Redis with another number opens with %v", err)
 	}
 }
@@ -436,7 +436,7 @@ func TestLayout_WhatIsNotMeantIsRefused(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	refused("a Redis that is full", "empty it", shop.Restore(t.Context(), c, &persist.RestoreProgress{}))
+	refused("a Redis that is full", "keep a copy of its data directory", shop.Restore(t.Context(), c, &persist.RestoreProgress{}))
 	flush(t, s)
 	exec(t, conn, "INSERT INTO quarantine (partition, epoch, seq, reason) VALUES (0, 1, 1, 'a test')")
 	refused("events in quarantine", "rebuild-reports", shop.Restore(t.Context(), c, &persist.RestoreProgress{}))

@@ -126,12 +126,13 @@ type link struct {
 	written time.Time // when the last write ended
 	begun   bool      // the server has answered once
 	parting bool      // a wait was given up: what follows only ends the connection
+	expired bool      // a wait reached the caller's limit: pgx ends the connection, unless it clears the limit first
 }
 
 // patience is how long a wait may last.
 func (c *link) patience() time.Duration {
 	switch {
-	case c.parting:
+	case c.parting, c.expired:
 		return min(partMax, c.of.silence)
 	case !c.begun:
 		return min(c.of.connect, c.of.silence)
@@ -193,11 +194,12 @@ func (c *link) judged(err error) error {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
 	}
-	waited, parting := c.patience(), c.parting
-	c.parting = true
+	waited, parting := c.patience(), c.parting || c.expired
 	if !c.limit.IsZero() && !time.Now().Before(c.limit) {
+		c.expired = true
 		return err
 	}
+	c.parting = true
 	err = fmt.Errorf("%w for %v: the connection was given up; see whether PostgreSQL is frozen or overloaded, or something between drops what is sent",
 		errSilent, waited)
 	if !parting {
@@ -221,6 +223,9 @@ func (c *link) SetDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.limit = t
+	if t.IsZero() {
+		c.expired = false
+	}
 	if t.IsZero() || time.Until(t) > c.patience() {
 		return nil // each wait sets its own, and none is longer
 	}

@@ -22,10 +22,15 @@ type Loss struct {
 	Beyond     int64     `json:"beyond_promise"` // of them, those that the durability of that time had promised to keep
 	Durability string    `json:"durability"`     // see package engine
 	At         time.Time `json:"at"`             // when it was found
+	Copy       bool      `json:"copy,omitempty"` // on a copy of the Redis that sold: the seqs are the copy's, and some of the first events may be in the original
 }
 
 // String is the loss on a line.
 func (l *Loss) String() string {
+	if l.Copy {
+		return fmt.Sprintf("lost: partition %d, epoch %d: at most %d acknowledged event(s), seq %d to %d of a copy of the Redis that sold, found %s",
+			l.Partition, l.Epoch, l.Events, l.First, l.Last, l.At.UTC().Format(time.RFC3339))
+	}
 	return fmt.Sprintf("lost: partition %d, epoch %d: %d acknowledged event(s), seq %d to %d, found %s; %d of them beyond what durability %s may lose",
 		l.Partition, l.Epoch, l.Events, l.First, l.Last, l.At.UTC().Format(time.RFC3339), l.Beyond, l.Durability)
 }
@@ -50,6 +55,9 @@ const mergeLosses = ` ON CONFLICT (partition, epoch) DO UPDATE SET ended_seq = e
 // Ended compares where an epoch ended with what an engine, named holder, had acknowledged in it. What lies between is
 // lost: it is written down, logged and counted. Safe to repeat.
 func (b *Books) Ended(ctx context.Context, partition int, a engine.Acknowledged, holder string) error {
+	if a.Copy {
+		return b.endedOnCopy(ctx, partition, a, holder)
+	}
 	var end, fresh int64
 	beyond := int64(0)
 	err := pgx.BeginFunc(ctx, b.pool, func(tx pgx.Tx) error {
@@ -89,11 +97,30 @@ func (b *Books) Ended(ctx context.Context, partition int, a engine.Acknowledged,
 	return nil
 }
 
+// insertCopyLoss merges what is known: a process may find out more than once.
+const insertCopyLoss = `INSERT INTO copy_losses (partition, epoch, after_seq, acknowledged_seq, durability, holder) VALUES ($1, $2, $3, $4, $5, $6)
+	ON CONFLICT (partition, epoch, holder) DO UPDATE SET after_seq = least(copy_losses.after_seq, excluded.after_seq),
+		acknowledged_seq = greatest(copy_losses.acknowledged_seq, excluded.acknowledged_seq)`
+
+// endedOnCopy writes down what an engine acknowledged on a copy of the Redis that sells.
+func (b *Books) endedOnCopy(ctx context.Context, partition int, a engine.Acknowledged, holder string) error {
+	if a.Seq <= a.Agreed {
+		return nil
+	}
+	if _, err := b.pool.Exec(ctx, insertCopyLoss, partition, a.Epoch, a.Agreed, a.Seq, a.Durability, holder); err != nil {
+		return unavailable("writing down what is lost", err)
+	}
+	b.tell(Loss{
+		Partition: partition, Epoch: a.Epoch, First: a.Agreed + 1, Last: a.Seq, Events: a.Seq - a.Agreed, Durability: a.Durability, Copy: true,
+	}, a.Seq-a.Agreed)
+	return nil
+}
+
 // tell logs a loss and counts what is new of it.
 func (b *Books) tell(l Loss, fresh int64) {
 	b.lost.Add(float64(fresh))
 	b.log.Error("acknowledged events are lost", "partition", l.Partition, "epoch", l.Epoch, "first_seq", l.First, "last_seq", l.Last,
-		"events", l.Events, "beyond_promise", l.Beyond, "durability", l.Durability)
+		"events", l.Events, "beyond_promise", l.Beyond, "durability", l.Durability, "on_a_copy", l.Copy)
 }
 
 // tellLost logs and counts what a repair had to give up, once the books have it.
@@ -133,12 +160,13 @@ const lossesMax = 10_000
 
 // Losses lists what was acknowledged and is gone for good, oldest first. What an older Redis brought back is not.
 func (b *Books) Losses(ctx context.Context) ([]Loss, error) {
-	rows, _ := b.pool.Query(ctx, `SELECT l.partition, l.epoch, e.last_seq, l.acknowledged_seq, l.beyond_seq, l.durability, l.at
+	rows, _ := b.pool.Query(ctx, `SELECT l.partition, l.epoch, e.last_seq, l.acknowledged_seq, l.beyond_seq, l.durability, l.at, false
 		FROM losses l JOIN epochs e USING (partition, epoch) WHERE l.acknowledged_seq > e.last_seq
-		ORDER BY l.at, l.partition, l.epoch LIMIT $1`, lossesMax) // ditto
+		UNION ALL SELECT partition, epoch, min(after_seq), max(acknowledged_seq), 0, min(durability), min(at), true
+		FROM copy_losses GROUP BY partition, epoch ORDER BY 7, 1, 2 LIMIT $1`, lossesMax) // ditto
 	lost, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (l Loss, err error) {
 		var end, beyond int64
-		err = row.Scan(&l.Partition, &l.Epoch, &end, &l.Last, &beyond, &l.Durability, &l.At)
+		err = row.Scan(&l.Partition, &l.Epoch, &end, &l.Last, &beyond, &l.Durability, &l.At, &l.Copy)
 		l.First, l.Events, l.Beyond = end+1, l.Last-end, max(0, beyond-end)
 		return l, err
 	})

@@ -30,7 +30,13 @@ func start(t *testing.T, c shop.Config) (*shoptest.Shop, *pgx.Conn) {
 
 func connect(t *testing.T, s *shoptest.Shop) *pgx.Conn {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), s.Stack.PostgresURL())
+	return dial(t, s.Stack.PostgresURL())
+}
+
+// dial connects to a Postgres until the test ends.
+func dial(t *testing.T, url string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
 	}

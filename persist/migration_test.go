@@ -29,7 +29,7 @@ func TestMigration_BooksOfTheFirstVersionGoOn(t *testing.T) {
 	s.Written()
 	s.Stop()
 	for _, sql := range []string{
-		"DROP VIEW sales_hourly, sales_daily, money_postings, stock_postings", "DROP TABLE sales_hours, quarantine, losses, layouts", "ALTER TABLE checkpoints DROP COLUMN challenge", "DROP INDEX orders_unpaid, balance_ledger_of_user, stock_ledger_transfers",
+		"DROP VIEW sales_hourly, sales_daily, money_postings, stock_postings", "DROP TABLE sales_hours, quarantine, losses, layouts, pulses, challenge_answers, copy_losses", "ALTER TABLE nodes DROP COLUMN answers", "ALTER TABLE checkpoints DROP COLUMN challenge", "DROP INDEX orders_unpaid, balance_ledger_of_user, stock_ledger_transfers",
 		"DELETE FROM stock_ledger WHERE kind = 'payment'", "ALTER TABLE stock_ledger DROP COLUMN peer, DROP COLUMN sent_epoch, DROP COLUMN sent_seq, DROP COLUMN held, ALTER COLUMN stock_after SET NOT NULL",
 		"DROP TABLE carts, cart_items", "DROP INDEX orders_of_user", "ALTER TABLE order_items DROP COLUMN line",
 		`ALTER TABLE balance_ledger DROP CONSTRAINT balance_ledger_kind_check,

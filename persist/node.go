@@ -26,7 +26,7 @@ type Node struct {
 func (b *Books) LeaseNode(ctx context.Context, holder string) (*Node, error) {
 	n := &Node{books: b, holder: holder}
 	err := b.pool.QueryRow(ctx, `
-		UPDATE nodes SET holder = $1, leased_until = now() + $2
+		UPDATE nodes SET holder = $1, answers = $1, leased_until = now() + $2
 		WHERE node = (SELECT node FROM nodes WHERE leased_until < now()
 			ORDER BY leased_until, node LIMIT 1 FOR UPDATE SKIP LOCKED)
 		RETURNING node`, holder, nodeLease).Scan(&n.Number)
@@ -36,6 +36,7 @@ func (b *Books) LeaseNode(ctx context.Context, holder string) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("leasing a node number: %w", err)
 	}
+	b.attendance.node.Store(int64(n.Number))
 	return n, nil
 }
 

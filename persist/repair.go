@@ -29,20 +29,28 @@ func (b *Books) repair(ctx context.Context, partition int, restoring bool) error
 		return unavailable("Postgres cannot be reached for the repair", err)
 	}
 	defer conn.Release()
-	var mine bool
-	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1, $2)", lockRepair, partition).Scan(&mine); err != nil {
-		return unavailable("locking the repair", err)
-	}
-	if !mine {
-		return fmt.Errorf("%w: another process repairs or moves it", engine.ErrUnavailable)
-	}
-	defer unlock(conn, lockRepair, partition)
-	if !restoring { // which has all the time that it needs
-		if _, err := conn.Exec(ctx, holdRepair); err != nil {
+	// A stray that asks again and again who sells has the lock now and then.
+	for begun := time.Now(); ; pause(ctx, doorPause) {
+		var mine bool
+		if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1, $2)", lockRepair, partition).Scan(&mine); err != nil {
 			return unavailable("locking the repair", err)
 		}
-		defer resetSession(conn)
+		if mine {
+			break
+		}
+		if time.Since(begun) > repairWait {
+			return fmt.Errorf("%w: another process repairs or moves it", engine.ErrUnavailable)
+		}
 	}
+	defer unlock(conn, lockRepair, partition)
+	settings := "SET lock_timeout = '5s'"
+	if !restoring { // which has all the time that it needs
+		settings += "; " + holdRepair
+	}
+	if _, err := conn.Exec(ctx, settings); err != nil {
+		return unavailable("beginning the repair", err)
+	}
+	defer resetSession(conn)
 	r := repair{books: b, conn: conn, partition: partition, restoring: restoring, token: rand.Text()}
 	return r.run(ctx)
 }
@@ -50,6 +58,9 @@ func (b *Books) repair(ctx context.Context, partition int, restoring bool) error
 // holdRepair ends a session that locks a partition and does nothing, as that of a process which is frozen: else no other
 // process could repair it. Between two statements a repair waits for Redis, and for each call of it at most 2 s.
 const holdRepair = "SET idle_session_timeout = '30s'; SET idle_in_transaction_session_timeout = '30s'"
+
+// repairWait is how long a repair waits for another one.
+const repairWait = time.Second
 
 // repairsMax is how long a restore or a move waits for a repair that is under way.
 const repairsMax = 30 * time.Second
@@ -76,7 +87,11 @@ func (r *repair) run(ctx context.Context) error {
 		return err
 	}
 	found, err := r.books.engine.Look(ctx, r.partition)
-	if err != nil || found.Standing {
+	r.copied = r.books.engine.Copied(r.partition, found.Epoch)
+	if err != nil || (found.Standing && !r.copied) {
+		return err
+	}
+	if err := r.endFrozenWriter(ctx); err != nil {
 		return err
 	}
 	switch {
@@ -87,6 +102,11 @@ func (r *repair) run(ctx context.Context) error {
 			engine.ErrUnavailable, r.partition, found.Leaving.Addr)
 	case !r.restoring:
 		if err := r.unrivaled(ctx, found); err != nil {
+			return err
+		}
+	}
+	if found.Standing {
+		if err := r.leave(ctx, found); err != nil {
 			return err
 		}
 	}
@@ -111,6 +131,7 @@ type repair struct {
 	partition int
 	restoring bool
 	moved     bool   // to another master, by who repairs now
+	copied    bool   // Redis was found to be a copy of the one that sells
 	token     string // keeps out what earlier repairs still have on their way to Redis
 
 	lost   []Loss          // what it had to give up of epochs that had ended
@@ -118,6 +139,15 @@ type repair struct {
 	found  engine.DoorView // after the replay
 	epoch  int64           // the new one
 	base   int64           // events before it
+}
+
+// leave closes a partition of a copy, after the Redis that sold has stopped: what opens it is an ordinary repair.
+func (r *repair) leave(ctx context.Context, found engine.DoorView) error {
+	left, err := r.books.engine.Leave(ctx, r.partition, r.token, found.Epoch, engine.Leaving{})
+	if err == nil && !left {
+		err = fmt.Errorf("%w: Redis changed during the repair", engine.ErrUnavailable)
+	}
+	return err
 }
 
 // claim makes the door this repair's, and looks at it anew: from then on nobody else moves it.
@@ -175,7 +205,8 @@ func (r *repair) compare(ctx context.Context, found engine.DoorView) (same bool,
 		switch {
 		case found.Epoch > 0 && found.Epoch < first:
 			return refused("partition %d of this Redis is of epoch %d, and from epoch %d on users and products are divided in another way: "+
-				"correct the Redis URL, or empty this Redis (redis-cli FLUSHALL) and run `stampede restore`", r.partition, found.Epoch, first)
+				"correct the Redis URL; to use this server, keep a copy of its data directory, start it with an empty one and run `stampede restore`",
+				r.partition, found.Epoch, first)
 		case found.Epoch > at.fence:
 			return refused("partition %d of Redis is in epoch %d, these books know %d at most: this Postgres is older than its Redis", r.partition, found.Epoch, at.fence)
 		case found.Open && found.Run == found.IsRun && found.Epoch == at.fence:
@@ -183,12 +214,12 @@ func (r *repair) compare(ctx context.Context, found engine.DoorView) (same bool,
 			same = true
 			return nil
 		}
+		if err := r.wentAstray(ctx, tx, found, at); err != nil {
+			return err
+		}
 		last := found.Position
 		r.found, r.base = found, found.Events()
 		if found.Compare(at.Position) < 0 {
-			if err := r.wentAstray(ctx, tx, found); err != nil {
-				return err
-			}
 			last, r.base = at.Position, at.events
 			if err := r.replay(ctx, tx, at); err != nil {
 				return err
@@ -270,6 +301,8 @@ func (r *repair) reason() string {
 		return "new"
 	case r.moved:
 		return "moved to another master"
+	case r.copied:
+		return "the Redis that sold in its place has stopped"
 	case r.found.Run != r.found.IsRun:
 		return "Redis restarted or was replaced"
 	}

@@ -241,6 +241,9 @@ func (s *Sampler) standing(ctx context.Context) (map[int]engine.DoorView, error)
 		if !v.Standing {
 			return nil, fmt.Errorf("the door of partition %d is shut", p)
 		}
+		if s.books.engine.LeftBehind(p) {
+			return nil, fmt.Errorf("partition %d is fenced: another Redis sells", p)
+		}
 		doors[p] = v
 	}
 	return doors, nil

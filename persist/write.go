@@ -17,6 +17,9 @@ import (
 // leaves the run for the quarantine.
 func (w *Writer) write(ctx context.Context, conn *pgxpool.Conn, p int, at checkpoint, r *run) (checkpoint, error) {
 	start := time.Now()
+	if err := w.belongs(ctx, conn, p, at, r.entries); err != nil {
+		return at, err
+	}
 	if err := w.continues(ctx, conn, p, at.Position, r.entries); err != nil {
 		return at, err
 	}
@@ -109,6 +112,26 @@ func (w *Writer) continues(ctx context.Context, conn *pgxpool.Conn, p int, at en
 		at = e.Last
 	}
 	return nil
+}
+
+// belongs makes sure that the entries, which are of one epoch, do not lie beyond its end: those are of a Redis that another one was
+// opened in place of, and never became part of the books.
+func (w *Writer) belongs(ctx context.Context, conn *pgxpool.Conn, p int, at checkpoint, entries []engine.Entry) error {
+	last := entries[len(entries)-1].Last
+	if last.Epoch >= at.fence {
+		return nil
+	}
+	var end *int64
+	err := conn.QueryRow(ctx, "SELECT last_seq FROM epochs WHERE partition = $1 AND epoch = $2", p, last.Epoch).Scan(&end)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return unavailable("reading the end of an epoch", err)
+	}
+	if end == nil || last.Seq <= *end {
+		return nil
+	}
+	w.books.engine.Ended(p, at.fence)
+	return unavailable("writing events", fmt.Errorf("this Redis holds events of epoch %d up to seq %d, and that epoch ended at seq %d: it was "+
+		"left behind; correct the Redis URL", last.Epoch, last.Seq, *end))
 }
 
 // crosses makes sure that the epochs before to are at their ends: the one of the checkpoint where it stands, those

@@ -33,7 +33,7 @@ const (
 // and after that its transaction is idle.
 const (
 	holdLead = "SET idle_session_timeout = '10s'; SET idle_in_transaction_session_timeout = '5s'"
-	dropLead = "RESET idle_session_timeout; RESET idle_in_transaction_session_timeout"
+	dropLead = "RESET idle_session_timeout; RESET idle_in_transaction_session_timeout; RESET lock_timeout"
 )
 
 // Writer brings events from Redis into Postgres, one goroutine a partition. Several processes may run one: for each
@@ -138,6 +138,10 @@ func (w *Writer) lead(ctx context.Context, p int) error {
 	}
 	defer resetSession(conn)
 	w.session[p] = conn.Conn().PgConn().PID()
+	// Only a beat that began after the lock was taken proves that this Redis is the one that sells.
+	if err := w.books.engine.InStep(ctx, p, true); err != nil {
+		return err
+	}
 	w.metrics.leads.Inc()
 	defer w.metrics.leads.Dec()
 	w.led.Add(1)
@@ -276,6 +280,9 @@ func (w *Writer) follow(ctx context.Context, conn *pgxpool.Conn, p int) error {
 		}
 		start := time.Now()
 		if next.run != nil {
+			if err := w.books.engine.InStep(ctx, p, false); err != nil {
+				return err
+			}
 			to, err := w.write(ctx, conn, p, at, next.run)
 			if err != nil {
 				return err

@@ -123,7 +123,7 @@ func (s *Shop) start(ctx context.Context, c Config) (err error) {
 	s.Engine, err = engine.New(engine.Config{
 		Redis: client, Partitions: partitions, Node: node.Number, OperationTimeout: c.OperationTimeout,
 		BacklogCap: c.BacklogCap, Replica: c.Replica, Log: c.Log, Metrics: c.Metrics, Repair: s.Books.Repair, Durable: s.Books.Durable,
-		Hold: c.Hold, RefundWindow: c.RefundWindow, BatchMax: c.BatchMax, Workers: c.Workers, Archive: s.Books.Order, Fences: s.Books.Fences,
+		Hold: c.Hold, RefundWindow: c.RefundWindow, BatchMax: c.BatchMax, Workers: c.Workers, Archive: s.Books.Order, Beat: s.Books.Beat,
 		Ended: func(ctx context.Context, partition int, a engine.Acknowledged) error {
 			return s.Books.Ended(ctx, partition, a, name)
 		},
@@ -149,7 +149,9 @@ func (s *Shop) start(ctx context.Context, c Config) (err error) {
 	if s.Writer != nil {
 		s.spawn(&s.stopWriter, &s.writer, s.Writer.Run)
 	}
-	rest := []func(context.Context){func(ctx context.Context) { node.Keep(ctx, s.Engine.SetNode) }, s.Books.KeepSynced, s.Books.WatchLag}
+	rest := []func(context.Context){
+		func(ctx context.Context) { node.Keep(ctx, s.Engine.SetNode) }, s.Books.KeepSynced, s.Books.WatchLag, s.Books.Attend,
+	}
 	if s.Sampler != nil {
 		rest = append(rest, s.Sampler.Run)
 	}

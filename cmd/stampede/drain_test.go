@@ -107,11 +107,11 @@ func (s *server) awaitRefusal() {
 }
 
 // awaitLogged waits until the log says something.
-func (s *server) awaitLogged(text string) {
-	s.t.Helper()
-	for deadline := time.Now().Add(patience); !strings.Contains(s.err.String(), text); time.Sleep(5 * time.Millisecond) {
+func (p *program) awaitLogged(text string) {
+	p.t.Helper()
+	for deadline := time.Now().Add(patience); !strings.Contains(p.err.String(), text); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			s.t.Fatalf("the log never says that %s", text)
+			p.t.Fatalf("the log never says that %s", text)
 		}
 	}
 }

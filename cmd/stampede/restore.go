@@ -101,7 +101,7 @@ func refuseFilled(ctx context.Context, from engine.Redis) error {
 		return unreadable(err)
 	}
 	const advice = "if it is the right one, stop what sells from it, see to it that PostgreSQL has everything " +
-		"(writer lag 0), empty it (redis-cli FLUSHALL, on each master of a cluster) and restore again"
+		"(writer lag 0), keep a copy of its data directory, empty it (redis-cli FLUSHALL, on each master of a cluster) and restore again"
 	switch {
 	case found.Restoring:
 		return nil

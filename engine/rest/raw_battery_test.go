@@ -202,6 +202,8 @@ func (s *server) inRedis() map[string]string {
 		meta := s.Redis.HGetAll(s.t.Context(), s.Engine.Keys().Meta(p)).Val()
 		delete(meta, "minute") // these two go with the clock
 		delete(meta, "rolled")
+		delete(meta, "pulse") // and these with every beat
+		delete(meta, "pulse_next")
 		all[s.Engine.Keys().Meta(p)] = fmt.Sprint(meta)
 	}
 	return all

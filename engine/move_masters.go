@@ -52,12 +52,12 @@ func (e *Engine) BeginMove(ctx context.Context, partition int, to string) (*Move
 	if err != nil {
 		return nil, fmt.Errorf("%w: CLUSTER SHARDS: %s", ErrUnavailable, explainMove(err))
 	}
-	slots, err := known.ClusterSlots(ctx).Result()
+	m := &Move{engine: e, partition: partition, slot: slotOf(e.keys.Meta(partition))}
+	owner, err := ownerOf(ctx, known, m.slot)
 	if err != nil {
 		return nil, fmt.Errorf("%w: CLUSTER SLOTS: %s", ErrUnavailable, explainMove(err))
 	}
-	m := &Move{engine: e, partition: partition, slot: slotOf(e.keys.Meta(partition))}
-	if err := m.find(shards, ownerOf(slots, m.slot), to); err != nil {
+	if err := m.find(shards, owner, to); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
 	if err := m.agree(ctx); err != nil {
@@ -88,18 +88,22 @@ func (m *Move) To() string { return m.to.addr }
 // Arrived reports whether the partition is where it is to go.
 func (m *Move) Arrived() bool { return m.from == m.to }
 
-// ownerOf is the id of the master that has a slot, or empty.
-func ownerOf(slots []redis.ClusterSlot, slot int) string {
+// ownerOf asks a node for the id of the master that has a slot; empty if none has it. CLUSTER SHARDS cannot say: since Redis 7.2
+// it lists a master that failed in one shard with the replica that took its place, and Redis 7.4 shows no slots for that shard.
+func ownerOf(ctx context.Context, c *redis.Client, slot int) (string, error) {
+	slots, err := c.ClusterSlots(ctx).Result() //nolint:staticcheck // deprecated in favor of CLUSTER SHARDS
+	if err != nil {
+		return "", err
+	}
 	for _, r := range slots {
 		if r.Start <= slot && slot <= r.End && len(r.Nodes) > 0 {
-			return r.Nodes[0].ID
+			return r.Nodes[0].ID, nil
 		}
 	}
-	return ""
+	return "", nil
 }
 
-// find connects to the masters that the cluster reaches. Which of them has the slot is for CLUSTER SLOTS to say: since Redis 7.2,
-// CLUSTER SHARDS lists a master that failed in one shard with the replica that took its place, and 7.4 shows no slots for it.
+// find connects to the masters that the cluster reaches. owner has the slot.
 func (m *Move) find(shards []redis.ClusterShard, owner, to string) error {
 	var names []string
 	for _, shard := range shards {
@@ -192,11 +196,11 @@ func (m *Move) connect(addr string) *redis.Client {
 // agree makes sure that both masters know who has the slot: what one of them says alone may be old.
 func (m *Move) agree(ctx context.Context) error {
 	for _, n := range []*master{m.from, m.to} {
-		slots, err := n.ClusterSlots(ctx).Result()
+		owner, err := ownerOf(ctx, n.Client, m.slot)
 		if err != nil {
 			return n.failed("CLUSTER SLOTS", err)
 		}
-		if ownerOf(slots, m.slot) != m.from.id {
+		if owner != m.from.id {
 			return fmt.Errorf("%w: the masters of the cluster do not agree yet who has slot %d: wait a moment and run the command again", ErrUnavailable, m.slot)
 		}
 	}

@@ -64,7 +64,11 @@ func (p *partition) enter(ctx context.Context, at Position) error {
 		if err := p.engine.confirmPartitions(ctx); err != nil {
 			return err
 		}
-		_, _ = p.engine.beat(ctx) // before the first sale; without Postgres nothing is known
+		// Before the first sale in an epoch this Redis must be known to be the one that sells. Later on it may be that Postgres is
+		// away, and the sale goes on.
+		if _, err := p.engine.beat(ctx); err != nil && d.sold.Load() != epoch {
+			return unproven(err)
+		}
 		d.raise(epoch)
 		d.retire()
 		if err := d.mayEnter(epoch); err != nil {
@@ -82,6 +86,10 @@ func (p *partition) enter(ctx context.Context, at Position) error {
 	}
 	d.acks.alive()
 	return nil
+}
+
+func unproven(err error) error {
+	return fmt.Errorf("%w: Postgres does not confirm that this Redis is the one to sell from: %w", ErrUnavailable, err)
 }
 
 // confirmPartitions makes sure that Redis is divided as this process knows it: where it was restored with another number

@@ -234,25 +234,30 @@ func (e *Engine) ClockLead(partition int) time.Duration {
 
 // EntryAt reads the stream entry that holds a partition's event at a position; nil where there is none.
 func (e *Engine) EntryAt(ctx context.Context, partition int, at Position) (*Entry, error) {
+	found, err := e.EntriesFrom(ctx, partition, at, 1)
+	if err != nil || len(found) == 0 || found[0].Last.Epoch != at.Epoch || found[0].First > at.Seq {
+		return nil, err
+	}
+	return &found[0], nil
+}
+
+// EntriesFrom reads a number of a partition's stream entries, from the one that holds the event at a position on.
+func (e *Engine) EntriesFrom(ctx context.Context, partition int, at Position, limit int64) ([]Entry, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.OperationTimeout)
 	defer cancel()
 	var found []redis.XMessage
 	err := e.repeat(ctx, func() (err error) {
-		found, err = e.redis.XRangeN(ctx, e.keys.Events(partition), at.String(), "+", 1).Result()
+		found, err = e.redis.XRangeN(ctx, e.keys.Events(partition), at.String(), "+", limit).Result()
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%w: reading an event: %v", ErrUnavailable, err) //nolint:errorlint // for the log
+		return nil, fmt.Errorf("%w: reading events: %v", ErrUnavailable, err) //nolint:errorlint // for the log
 	}
-	if len(found) == 0 {
-		return nil, nil
+	entries := make([]Entry, len(found))
+	for i, m := range found {
+		if entries[i], err = ParseEntry(m.ID, m.Values); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
 	}
-	entry, err := ParseEntry(found[0].ID, found[0].Values)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
-	}
-	if entry.Last.Epoch != at.Epoch || entry.First > at.Seq {
-		return nil, nil
-	}
-	return &entry, nil
+	return entries, nil
 }

@@ -153,6 +153,12 @@ func Rest(ctx context.Context, b *Books, partition int, d time.Duration) time.Du
 // Leads is how many partitions a writer writes.
 func Leads(w *Writer) int64 { return w.led.Load() }
 
+// HoldBeats keeps a process from moving the pulse, as one that hangs, until release is called.
+func HoldBeats(b *Books) (release func()) {
+	b.attendance.mu.Lock()
+	return b.attendance.mu.Unlock
+}
+
 // WriteOnce writes what the stream of partition 0 holds after the checkpoint, as a writer that has the lead.
 func (b *Books) WriteOnce(ctx context.Context, stream redis.UniversalClient) error {
 	conn, err := b.pool.Acquire(ctx)

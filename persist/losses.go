@@ -104,8 +104,9 @@ const insertCopyLoss = `INSERT INTO copy_losses (partition, epoch, after_seq, ac
 
 // endedOnCopy writes down what an engine acknowledged on a copy of the Redis that sells.
 func (b *Books) endedOnCopy(ctx context.Context, partition int, a engine.Acknowledged, holder string) error {
-	if a.Seq <= a.Agreed {
-		return nil
+	var err error
+	if a.Agreed, err = b.agreed(ctx, partition, a); err != nil || a.Seq <= a.Agreed {
+		return err
 	}
 	if _, err := b.pool.Exec(ctx, insertCopyLoss, partition, a.Epoch, a.Agreed, a.Seq, a.Durability, holder); err != nil {
 		return unavailable("writing down what is lost", err)
@@ -114,6 +115,32 @@ func (b *Books) endedOnCopy(ctx context.Context, partition int, a engine.Acknowl
 		Partition: partition, Epoch: a.Epoch, First: a.Agreed + 1, Last: a.Seq, Events: a.Seq - a.Agreed, Durability: a.Durability, Copy: true,
 	}, a.Seq-a.Agreed)
 	return nil
+}
+
+// agreed returns up to which seq the books hold the same events as the copy. They may not have come that far yet.
+func (b *Books) agreed(ctx context.Context, partition int, a engine.Acknowledged) (int64, error) {
+	same := a.Agreed
+	for same < a.Seq {
+		written, err := journal(ctx, b.pool, partition, engine.Position{Epoch: a.Epoch, Seq: same}, replayEntries)
+		if err != nil {
+			return 0, unavailable("comparing with the journal", err)
+		}
+		held, err := b.engine.EntriesFrom(ctx, partition, engine.Position{Epoch: a.Epoch, Seq: same + 1}, replayEntries)
+		if err != nil {
+			return 0, err
+		}
+		n := 0
+		for n < min(len(written), len(held)) && written[n].Last.Epoch == a.Epoch && written[n].Equal(&held[n]) {
+			n++
+		}
+		if n > 0 {
+			same = written[n-1].Last.Seq
+		}
+		if n < replayEntries {
+			break
+		}
+	}
+	return same, nil
 }
 
 // tell logs a loss and counts what is new of it.

@@ -162,7 +162,11 @@ const selectPulses = `SELECT c.fence, c.challenge, p.pulse FROM checkpoints c LE
 // sells. Tokens never come back. So if the books hold neither, before the look at Redis and after it the same, then this is not it.
 func (b *Books) Beat(ctx context.Context) ([]engine.Beat, error) {
 	a := &b.attendance
-	a.mu.Lock()
+	for !a.mu.TryLock() {
+		if pause(ctx, doorPause); ctx.Err() != nil {
+			return nil, unavailable("waiting for another beat", ctx.Err())
+		}
+	}
 	defer a.mu.Unlock()
 	conn, err := b.attend(ctx)
 	if err != nil {

@@ -320,6 +320,10 @@ func (b *Books) confirmCopies(ctx context.Context, conn *pgxpool.Conn, steps []s
 	return nil
 }
 
+// insertAnswer leaves no answer to a question that was withdrawn, as far as it can see; the next question deletes the rest.
+const insertAnswer = `INSERT INTO challenge_answers (partition, token, node)
+	SELECT partition, challenge, $3::smallint FROM checkpoints WHERE partition = $1 AND challenge = $2 ON CONFLICT DO NOTHING`
+
 // answer answers the repairs that ask.
 func (b *Books) answer(ctx context.Context, conn *pgxpool.Conn, steps []step) error {
 	for n := range steps {
@@ -332,7 +336,7 @@ func (b *Books) answer(ctx context.Context, conn *pgxpool.Conn, steps []step) er
 		case answerSells:
 			sql, args = "UPDATE checkpoints SET challenge = NULL WHERE partition = $1 AND challenge = $2 AND fence = $3", append(args, s.fence)
 		case answerNot:
-			sql, args = "INSERT INTO challenge_answers (partition, token, node) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", append(args, b.attendance.shown)
+			sql, args = insertAnswer, append(args, b.attendance.shown)
 		case answerLater:
 			continue
 		}

@@ -219,6 +219,9 @@ func (r *repair) compare(ctx context.Context, found engine.DoorView) (same bool,
 		}
 		last := found.Position
 		r.found, r.base = found, found.Events()
+		if found.Position == at.Position {
+			r.base = at.events // a replay across epochs that died before the new epoch moved the position, and not the base
+		}
 		if found.Compare(at.Position) < 0 {
 			last, r.base = at.Position, at.events
 			if err := r.replay(ctx, tx, at); err != nil {

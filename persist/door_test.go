@@ -299,6 +299,51 @@ func TestDoor_OldDumpIsBroughtForwardThroughEpochs(t *testing.T) {
 	auditClean(t, s)
 }
 
+// A repair that dies between its replay and the new epoch leaves Redis at the last event of the journal, but in an epoch whose
+// base is that of an older one. The next repair must count the events of all epochs all the same.
+func TestDoor_RepairThatDiedAfterItsReplayCountsAllEvents(t *testing.T) {
+	t.Parallel()
+	s, conn := start(t, shop.Config{})
+	user, product := s.User(1_000_000), s.Product(100, 1000)
+	old := filepath.Join(t.TempDir(), "old")
+	aof := filepath.Join(s.Stack.RedisDir(), "appendonlydir")
+	place(t, s, user, "in the dump", line(product, 1))
+	restart(t, s, func() {
+		if err := os.CopyFS(old, os.DirFS(aof)); err != nil {
+			t.Fatal(err)
+		}
+	})
+	place(t, s, user, "an epoch later", line(product, 4))
+	s.Written()
+	if err := s.Servers().HaltNow(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.RemoveAll(aof), os.CopyFS(aof, os.DirFS(old))); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, conn, "CREATE FUNCTION no_epoch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no epoch'; END $$")
+	exec(t, conn, "CREATE TRIGGER no_epoch BEFORE INSERT ON epochs FOR EACH ROW EXECUTE FUNCTION no_epoch()")
+	if err := s.Servers().Resume(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	end := engine.Position{
+		Epoch: number(t, conn, "SELECT epoch FROM checkpoints"), Seq: number(t, conn, "SELECT seq FROM checkpoints"),
+	}
+	awaitThat(t, "the journal is replayed", func() bool {
+		v, err := s.Engine.Look(t.Context(), 0)
+		return err == nil && v.Position == end
+	})
+	exec(t, conn, "DROP TRIGGER no_epoch ON epochs")
+	awaitOpen(t, s)
+	v, err := s.Engine.Look(t.Context(), 0)
+	if events := number(t, conn, "SELECT events FROM checkpoints"); err != nil || v.Events() != events {
+		t.Errorf("Redis counts %d events, the journal has %d, %v", v.Events(), events, err)
+	}
+	place(t, s, user, "and on", line(product, 1))
+	s.Written()
+	auditClean(t, s)
+}
+
 // Repairs that are cut off at random, by several processes at once: whatever they leave behind, the next one opens.
 func TestDoor_RepairsThatDieLeaveNothingBroken(t *testing.T) {
 	t.Parallel()

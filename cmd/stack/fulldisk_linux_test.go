@@ -11,6 +11,7 @@ import (
 	"stampede/cmd/stack/stacktest"
 )
 
+//servers:redis
 func TestChild_FullDiskIsNamedAndNoFileIsBlamed(t *testing.T) {
 	disk := stacktest.SmallDisk(t, "16m")
 	dir := filepath.Join(disk, "data")

@@ -60,7 +60,8 @@ func (b *Books) measureLag(ctx context.Context) (lag Lag, err error) {
 	return lag, nil
 }
 
-// oldest returns the age of the oldest event that is not written, by the clock of Redis, as far as it can be read.
+// oldest returns the age of the oldest event that is not written, by the clock of its partition, as far as it can be read. A clock
+// that was set ahead since makes no event older than this process knows it to be.
 func (b *Books) oldest(ctx context.Context, views []engine.DoorView, written []checkpoint) (oldest time.Duration) {
 	var mu sync.Mutex
 	_ = b.engine.Each(func(p int) error {
@@ -70,7 +71,7 @@ func (b *Books) oldest(ctx context.Context, views []engine.DoorView, written []c
 		age, _, err := b.engine.Waiting(ctx, p, written[p].Position)
 		mu.Lock()
 		defer mu.Unlock()
-		oldest = max(oldest, age)
+		oldest = max(oldest, b.unwritten.atMost(p, age))
 		return err
 	})
 	return oldest

@@ -26,6 +26,7 @@ type unwritten struct {
 type waiting struct {
 	written int64 // events that Postgres has; -1 until that is known
 	seen    []seen
+	since   time.Time // then Redis had no event that Postgres lacks now; zero: not seen yet
 }
 
 // seen is how many events Redis held at a time: they may be older.
@@ -55,6 +56,9 @@ func (u *unwritten) holds(partition int, events int64) {
 		}
 	}
 	n := len(w.seen)
+	if events <= w.written {
+		w.since = now
+	}
 	if events <= w.written || n > 0 && (w.seen[n-1].events == events || now.Sub(w.seen[n-1].at) < watchEvery/2) {
 		return
 	}
@@ -75,6 +79,7 @@ func (u *unwritten) wrote(partition int, events int64) {
 	w.written = events
 	passed := 0
 	for passed < len(w.seen) && w.seen[passed].events <= events {
+		w.since = w.seen[passed].at
 		passed++
 	}
 	w.seen = append(w.seen[:0], w.seen[passed:]...)
@@ -90,6 +95,16 @@ func (u *unwritten) age() (oldest time.Duration) {
 		}
 	}
 	return oldest
+}
+
+// atMost limits the age of a partition's oldest event: it is no older than what this process has seen leaves room for.
+func (u *unwritten) atMost(partition int, age time.Duration) time.Duration {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if since := u.partitions[partition].since; !since.IsZero() {
+		return min(age, time.Since(since))
+	}
+	return age
 }
 
 // LagAge is the age of the oldest event that Postgres lacks, as far as this process has seen. It asks no server.

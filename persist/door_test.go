@@ -263,19 +263,31 @@ func TestDoor_WriterFollowsThroughEpochsItSlept(t *testing.T) {
 	}
 }
 
-//servers:redis
-func TestDoor_OldDumpIsBroughtForwardThroughEpochs(t *testing.T) {
-	t.Parallel()
-	s, _ := start(t, shop.Config{})
-	user, product := s.User(1_000_000), s.Product(100, 1000)
+// keepDump restarts Redis, and returns what puts its files back as they were then, while it is down.
+func keepDump(t *testing.T, s *shoptest.Shop) (putBack func()) {
+	t.Helper()
 	old := filepath.Join(t.TempDir(), "old")
 	aof := filepath.Join(s.Stack.RedisDir(), "appendonlydir")
-	place(t, s, user, "in the dump", line(product, 1))
 	restart(t, s, func() {
 		if err := os.CopyFS(old, os.DirFS(aof)); err != nil {
 			t.Fatal(err)
 		}
 	})
+	return func() {
+		t.Helper()
+		if err := errors.Join(os.RemoveAll(aof), os.CopyFS(aof, os.DirFS(old))); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+//servers:redis
+func TestDoor_OldDumpIsBroughtForwardThroughEpochs(t *testing.T) {
+	t.Parallel()
+	s, _ := start(t, shop.Config{})
+	user, product := s.User(1_000_000), s.Product(100, 1000)
+	place(t, s, user, "in the dump", line(product, 1))
+	putBack := keepDump(t, s)
 	late := s.User(500) // Redis' dump knows neither the user nor the product
 	second := s.Product(7, 70)
 	place(t, s, late, "after the dump", line(product, 2), line(second, 3))
@@ -283,11 +295,7 @@ func TestDoor_OldDumpIsBroughtForwardThroughEpochs(t *testing.T) {
 	place(t, s, user, "an epoch later", line(product, 4))
 	s.Written()
 	before := dump(t, s)
-	restart(t, s, func() {
-		if err := errors.Join(os.RemoveAll(aof), os.CopyFS(aof, os.DirFS(old))); err != nil {
-			t.Fatal(err)
-		}
-	})
+	restart(t, s, putBack)
 	after := dump(t, s)
 	for key, value := range before {
 		if after[key] != value {
@@ -305,22 +313,14 @@ func TestDoor_RepairThatDiedAfterItsReplayCountsAllEvents(t *testing.T) {
 	t.Parallel()
 	s, conn := start(t, shop.Config{})
 	user, product := s.User(1_000_000), s.Product(100, 1000)
-	old := filepath.Join(t.TempDir(), "old")
-	aof := filepath.Join(s.Stack.RedisDir(), "appendonlydir")
 	place(t, s, user, "in the dump", line(product, 1))
-	restart(t, s, func() {
-		if err := os.CopyFS(old, os.DirFS(aof)); err != nil {
-			t.Fatal(err)
-		}
-	})
+	putBack := keepDump(t, s)
 	place(t, s, user, "an epoch later", line(product, 4))
 	s.Written()
 	if err := s.Servers().HaltNow(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(os.RemoveAll(aof), os.CopyFS(aof, os.DirFS(old))); err != nil {
-		t.Fatal(err)
-	}
+	putBack()
 	exec(t, conn, "CREATE FUNCTION no_epoch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no epoch'; END $$")
 	exec(t, conn, "CREATE TRIGGER no_epoch BEFORE INSERT ON epochs FOR EACH ROW EXECUTE FUNCTION no_epoch()")
 	if err := s.Servers().Resume(t.Context()); err != nil {

@@ -223,7 +223,7 @@ func (r *restore) beginPart(ctx context.Context, p *part) error {
 	p.latest = last
 	p.first, err = r.books.engine.BeginRestore(ctx, p.partition, p.token, p.at.mark(), p.at.bytes, last)
 	if errors.Is(err, engine.ErrOtherBooks) {
-		return refused("%v: empty this Redis (redis-cli FLUSHALL) and restore again", err)
+		return refused("%v: this Redis has never sold, and holds nothing but what that restore brought; empty it (redis-cli FLUSHALL) and restore again", err)
 	}
 	p.base, p.epoch = p.at.events, p.at.fence+1
 	return err

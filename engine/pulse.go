@@ -168,8 +168,8 @@ func (e *Engine) InStep(ctx context.Context, partition int, now bool) error {
 	return nil
 }
 
-// Ended notes that nothing sells in epochs before fence any more.
-func (e *Engine) Ended(partition int, fence int64) { e.partitions[partition].door.fenced(fence) }
+// FenceBefore notes that nothing sells in epochs before fence any more.
+func (e *Engine) FenceBefore(partition int, fence int64) { e.partitions[partition].door.fenced(fence) }
 
 // Attend answers a repair that asks who sells, soon.
 func (e *Engine) Attend() {

@@ -109,7 +109,7 @@ func (b *Books) nobodySells(ctx context.Context) error {
 	if _, err := b.pool.Exec(ctx, "UPDATE checkpoints SET challenge = $1", token); err != nil {
 		return unavailable("asking other processes", err)
 	}
-	for asked := time.Now(); time.Since(asked) < rivalPatience; pause(ctx, rivalPause) {
+	for asked := time.Now(); time.Since(asked) < oldAnswerMax; pause(ctx, challengePause) {
 		var answered bool
 		err := b.pool.QueryRow(ctx, "SELECT EXISTS (SELECT FROM checkpoints WHERE challenge IS DISTINCT FROM $1)", token).Scan(&answered)
 		if err != nil {

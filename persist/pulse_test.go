@@ -15,9 +15,9 @@ import (
 	"stampede/engine"
 )
 
-// world is a Redis that sells, processes at it, and perhaps a clone with processes of its own. A database of Redis stands for a server:
+// fixture is a Redis that sells, processes at it, and perhaps a clone with processes of its own. A database of Redis plays a server:
 // all databases have the node and run id in common, as a machine and its clone do.
-type world struct {
+type fixture struct {
 	t      *testing.T
 	random *rand.Rand
 	url    string
@@ -41,7 +41,7 @@ type beater struct {
 const beatSteps = 4
 
 // advance takes the next step of the process' beat.
-func (w *world) advance(b *beater) {
+func (w *fixture) advance(b *beater) {
 	w.t.Helper()
 	ctx, err := w.t.Context(), error(nil)
 	switch b.next {
@@ -62,7 +62,7 @@ func (w *world) advance(b *beater) {
 	b.next = (b.next + 1) % beatSteps
 }
 
-func (w *world) process(at int) *beater {
+func (w *fixture) process(at int) *beater {
 	w.t.Helper()
 	client, err := engine.Connect(engine.Redis{URL: fmt.Sprintf("%s/%d", w.url, at)}, 2, 5*time.Second)
 	if err != nil {
@@ -86,7 +86,7 @@ func (w *world) process(at int) *beater {
 }
 
 // raise begins an epoch, as any release does: the fields of the pulse stay as they are.
-func (w *world) raise(at int) {
+func (w *fixture) raise(at int) {
 	w.t.Helper()
 	w.epoch++
 	if _, err := w.pool.Exec(w.t.Context(), "UPDATE checkpoints SET fence = $1", w.epoch); err != nil {
@@ -95,7 +95,7 @@ func (w *world) raise(at int) {
 	w.set(at, "epoch", w.epoch, "seq", 0)
 }
 
-func (w *world) set(at int, fields ...any) {
+func (w *fixture) set(at int, fields ...any) {
 	w.t.Helper()
 	if err := w.redis[at].HSet(w.t.Context(), w.meta, fields...).Err(); err != nil {
 		w.t.Fatal(err)
@@ -103,7 +103,7 @@ func (w *world) set(at int, fields ...any) {
 }
 
 // clone copies the Redis to the second database as it is at this instant.
-func (w *world) clone() {
+func (w *fixture) clone() {
 	w.t.Helper()
 	ctx := w.t.Context()
 	all, err := w.redis[0].HGetAll(ctx, w.meta).Result()
@@ -120,7 +120,7 @@ func (w *world) clone() {
 }
 
 // inLineage reports whether Postgres holds a token of a Redis.
-func (w *world) inLineage(at int) bool {
+func (w *fixture) inLineage(at int) bool {
 	w.t.Helper()
 	var token string
 	if err := w.pool.QueryRow(w.t.Context(), "SELECT coalesce((SELECT pulse FROM pulses), '')").Scan(&token); err != nil {
@@ -151,7 +151,7 @@ func TestPulse_InAnyOrderOfSteps(t *testing.T) {
 	}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	w := &world{t: t, random: rand.New(rand.NewPCG(seed, 0)), url: servers.RedisURL(), pool: books.pool}
+	w := &fixture{t: t, random: rand.New(rand.NewPCG(seed, 0)), url: servers.RedisURL(), pool: books.pool}
 	w.url = w.url[:len(w.url)-len("/0")]
 	for n := range w.redis {
 		if w.redis[n], err = engine.Connect(engine.Redis{URL: fmt.Sprintf("%s/%d", w.url, n)}, 1, 5*time.Second); err != nil {
@@ -171,7 +171,7 @@ func TestPulse_InAnyOrderOfSteps(t *testing.T) {
 }
 
 // round is an epoch: a while alone, and a while beside a clone.
-func (w *world) round() {
+func (w *fixture) round() {
 	w.t.Helper()
 	w.raise(0)
 	w.cloned = false

@@ -101,7 +101,7 @@ func (r *repair) run(ctx context.Context) error {
 		return fmt.Errorf("%w: it is half-way to another master: run `stampede move --partition %d --to %s` again",
 			engine.ErrUnavailable, r.partition, found.Leaving.Addr)
 	case !r.restoring:
-		if err := r.unrivaled(ctx, found); err != nil {
+		if err := r.mayOpen(ctx, found); err != nil {
 			return err
 		}
 	}

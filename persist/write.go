@@ -129,7 +129,7 @@ func (w *Writer) belongs(ctx context.Context, conn *pgxpool.Conn, p int, at chec
 	if end == nil || last.Seq <= *end {
 		return nil
 	}
-	w.books.engine.Ended(p, at.fence)
+	w.books.engine.FenceBefore(p, at.fence)
 	return unavailable("writing events", fmt.Errorf("this Redis holds events of epoch %d up to seq %d, and that epoch ended at seq %d: it was "+
 		"left behind; correct the Redis URL", last.Epoch, last.Seq, *end))
 }

@@ -173,7 +173,7 @@ func (w *Writer) awaitLead(ctx context.Context, conn *pgxpool.Conn, p int) error
 			}
 		}
 		leads := false
-		// The stream of a Redis that was left behind never goes on: whoever sits before it would keep the others out.
+		// The stream of a Redis that was left behind never goes on: its reader would keep the other processes out.
 		if !w.books.engine.LeftBehind(p) {
 			if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1, $2)", lockWriter, p).Scan(&leads); err != nil {
 				return unavailable("asking for the lead", err)

@@ -14,22 +14,22 @@ import (
 	"stampede/cmd/stack/stacktest"
 )
 
-// aofWorld is a Redis whose AOF is damaged while it is down.
-type aofWorld struct {
+// aofFixture is a Redis whose AOF is damaged while it is down.
+type aofFixture struct {
 	t   *testing.T
 	s   *stack.Stack
 	log transcript
 }
 
-func newAOFWorld(t *testing.T) *aofWorld {
+func newAOFFixture(t *testing.T) *aofFixture {
 	t.Helper()
-	w := &aofWorld{t: t}
+	w := &aofFixture{t: t}
 	w.s = stacktest.Start(t, stack.Options{NoPostgres: true, Log: w.log.logger()})
 	return w
 }
 
 // write sets keys in one script, and so in one transaction of the AOF.
-func (w *aofWorld) write(value int, keys ...string) {
+func (w *aofFixture) write(value int, keys ...string) {
 	w.t.Helper()
 	const script = `#!lua
 		for _, key in ipairs(KEYS) do redis.call('SET', key, ARGV[1]) end`
@@ -40,7 +40,7 @@ func (w *aofWorld) write(value int, keys ...string) {
 	})
 }
 
-func (w *aofWorld) want(key, want string) {
+func (w *aofFixture) want(key, want string) {
 	w.t.Helper()
 	withRedis(w.t, w.s, func(client *redis.Client) {
 		if got, err := client.Get(within(w.t), key).Result(); err != nil || got != want {
@@ -49,14 +49,14 @@ func (w *aofWorld) want(key, want string) {
 	})
 }
 
-func (w *aofWorld) kill() {
+func (w *aofFixture) kill() {
 	w.t.Helper()
 	if err := w.s.Redis().HaltNow(within(w.t)); err != nil {
 		w.t.Fatal(err)
 	}
 }
 
-func (w *aofWorld) resume() {
+func (w *aofFixture) resume() {
 	w.t.Helper()
 	if err := w.s.Redis().Resume(within(w.t)); err != nil {
 		w.t.Fatal(err)
@@ -64,7 +64,7 @@ func (w *aofWorld) resume() {
 }
 
 // incr is the only incremental file.
-func (w *aofWorld) incr() string {
+func (w *aofFixture) incr() string {
 	w.t.Helper()
 	files := w.glob("*.incr.aof")
 	if len(files) != 1 {
@@ -73,7 +73,7 @@ func (w *aofWorld) incr() string {
 	return files[0]
 }
 
-func (w *aofWorld) glob(pattern string) []string {
+func (w *aofFixture) glob(pattern string) []string {
 	w.t.Helper()
 	files, err := filepath.Glob(filepath.Join(w.s.RedisDir(), "appendonlydir", pattern))
 	if err != nil {
@@ -82,7 +82,7 @@ func (w *aofWorld) glob(pattern string) []string {
 	return files
 }
 
-func (w *aofWorld) read(path string) []byte {
+func (w *aofFixture) read(path string) []byte {
 	w.t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -92,7 +92,7 @@ func (w *aofWorld) read(path string) []byte {
 }
 
 // crash kills Redis, changes its incremental file, and starts it again.
-func (w *aofWorld) crash(change func(aof []byte) []byte) {
+func (w *aofFixture) crash(change func(aof []byte) []byte) {
 	w.t.Helper()
 	w.kill()
 	writeText(w.t, w.incr(), string(change(w.read(w.incr()))))
@@ -112,7 +112,7 @@ func shorter(by int) func([]byte) []byte {
 //servers:redis
 func TestRedis_TornTransactionNeverComesBack(t *testing.T) {
 	t.Parallel()
-	w := newAOFWorld(t)
+	w := newAOFFixture(t)
 	w.write(1, "first", "second", "third")
 	w.write(2, "first", "second", "third")
 	w.crash(shorter(40)) // into the third SET of the last transaction
@@ -139,7 +139,7 @@ func TestRedis_TornWriteIsKept(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newAOFWorld(t)
+			w := newAOFFixture(t)
 			w.write(1, "first", "second")
 			w.write(2, "first", "second")
 			w.kill()
@@ -171,7 +171,7 @@ func TestRedis_TornWriteIsKept(t *testing.T) {
 //servers:redis
 func TestRedis_WholeAOFIsLeftAlone(t *testing.T) {
 	t.Parallel()
-	w := newAOFWorld(t)
+	w := newAOFFixture(t)
 	for _, change := range []func([]byte) []byte{whole, func([]byte) []byte { return nil }} {
 		w.write(1, "first", "second")
 		w.crash(change)
@@ -194,7 +194,7 @@ func TestRedis_DamageInTheMiddleIsNotCut(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newAOFWorld(t)
+			w := newAOFFixture(t)
 			for n := range 9 {
 				w.write(n, "first", "second")
 			}

@@ -62,7 +62,7 @@ func (s *Server) readyz(ctx *fasthttp.RequestCtx, _ caller) error {
 		Warnings   []string `json:"warnings"`
 	}{
 		"ready", found.LagEvents, found.LagSeconds,
-		checks{strings.Join(found.Opening, "; "), told(found.Redis), told(found.Partitions), told(found.Postgres), told(found.Writer)},
+		checks{strings.Join(found.Opening, "; "), shown(found.Redis), shown(found.Partitions), shown(found.Postgres), shown(found.Writer)},
 		[]string{},
 		[]string{},
 	}
@@ -78,7 +78,7 @@ func (s *Server) readyz(ctx *fasthttp.RequestCtx, _ caller) error {
 	return reply(ctx, status, body)
 }
 
-func told(problems []string) string {
+func shown(problems []string) string {
 	if len(problems) == 0 {
 		return "ok"
 	}

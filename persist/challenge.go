@@ -54,26 +54,26 @@ func errAstray(partition int, events string) error {
 
 var errStray = fmt.Errorf("%w: %w", ErrRefused, engine.ErrStray)
 
-var errRival = fmt.Errorf("%w at this moment: let the Redis URL name that one, or make this one its replica; or stop those processes, if this is "+
+var errOtherSells = fmt.Errorf("%w at this moment: let the Redis URL name that one, or make this one its replica; or stop those processes, if this is "+
 	"the one that should sell", errStray)
 
 const (
-	rivalPatience = 2 * time.Second // for an answer of the release before, which looks at the books every half second
-	rivalMax      = 5 * time.Second // for an answer of a process that lives
-	rivalPause    = 100 * time.Millisecond
-	rivalLook     = 10 * time.Millisecond // between looks for answers
+	oldAnswerMax   = 2 * time.Second // for an answer of the release before, which looks at the books every half second
+	answerMax      = 5 * time.Second // for an answer of a process that lives
+	challengePause = 100 * time.Millisecond
+	answerPause    = 10 * time.Millisecond // between looks for answers
 )
 
 // challengeChannel wakes processes that may have to answer.
 const challengeChannel = "stampede_challenge"
 
-// unrivaled makes sure that no other Redis sells. What is at hand may be a copy of it, an old dump, or an old master that was
+// mayOpen makes sure that no other Redis sells. What is at hand may be a copy of it, an old dump, or an old master that was
 // started again while its replica sells in its place, and to open it would end what the other processes do. Those are asked,
 // through the books, all that live: a single one is not waited for.
 //
 // A replica that was promoted is not asked for: the failover was decided elsewhere, and each order that the old master
 // still takes is one more to lose.
-func (r *repair) unrivaled(ctx context.Context, found engine.DoorView) error {
+func (r *repair) mayOpen(ctx context.Context, found engine.DoorView) error {
 	at, err := readCheckpoint(ctx, r.conn, r.partition, "")
 	switch {
 	case err != nil:
@@ -94,7 +94,7 @@ func (r *repair) unrivaled(ctx context.Context, found engine.DoorView) error {
 	}
 	err = a.ask(ctx)
 	refused := &r.books.attendance.refused[r.partition]
-	if errors.Is(err, errRival) {
+	if errors.Is(err, errOtherSells) {
 		now := time.Now()
 		refused.Store(&now)
 	}
@@ -132,7 +132,8 @@ type question struct {
 	grace time.Duration
 }
 
-// others reads who is to be waited for: of the living those that have not answered, and whether the release before has leases.
+// selectUnanswered reads whether the question is still open, whether processes of the release before have leases, and which living
+// processes have not answered yet.
 const selectUnanswered = `SELECT coalesce(c.challenge = $2, false), EXISTS (SELECT FROM nodes WHERE leased_until > now() AND answers IS DISTINCT FROM holder),
 	coalesce((SELECT string_agg(coalesce(n.holder, '?'), ', ') FROM pg_locks l LEFT JOIN nodes n ON n.node = l.objid::bigint
 		WHERE l.locktype = 'advisory' AND l.classid = $3::bigint::oid AND l.objsubid = 2 AND l.granted AND l.objid::bigint <> $4
@@ -164,16 +165,16 @@ func (a *question) ask(ctx context.Context) error {
 	if _, err := a.conn.Exec(ctx, "SELECT pg_notify($1, '')", challengeChannel); err != nil {
 		return unavailable("asking other processes", err)
 	}
-	for asked := time.Now(); ; pause(ctx, rivalLook) {
+	for asked := time.Now(); ; pause(ctx, answerPause) {
 		standing, old, silent, err := a.look(ctx)
 		switch waited := time.Since(asked); {
 		case err != nil:
 			return err
 		case !standing:
-			return errRival
-		case silent == "" && waited >= a.grace && (!old || waited > rivalPatience):
+			return errOtherSells
+		case silent == "" && waited >= a.grace && (!old || waited > oldAnswerMax):
 			return a.withdraw(ctx)
-		case waited > rivalMax:
+		case waited > answerMax:
 			if err := a.withdraw(ctx); err != nil {
 				return err
 			}
@@ -187,7 +188,7 @@ func (a *question) ask(ctx context.Context) error {
 func (a *question) withdraw(ctx context.Context) error {
 	tag, err := a.conn.Exec(ctx, "UPDATE checkpoints SET challenge = NULL WHERE partition = $1 AND challenge = $2", a.partition, a.token)
 	if err == nil && tag.RowsAffected() == 0 {
-		return errRival
+		return errOtherSells
 	}
 	if err == nil {
 		_, err = a.conn.Exec(ctx, "DELETE FROM challenge_answers WHERE partition = $1", a.partition)
@@ -196,34 +197,6 @@ func (a *question) withdraw(ctx context.Context) error {
 		return unavailable("asking other processes", err)
 	}
 	return nil
-}
-
-// writerWait is how long a repair waits for a writer's transaction.
-const writerWait = 2 * time.Second
-
-// endFrozenWriter makes sure that no writer's transaction keeps the checkpoint: a process that is frozen in the middle of a COPY would
-// keep it for as long as it is frozen, since Postgres heeds no timeout while it reads from a client. Its session is ended then.
-func (r *repair) endFrozenWriter(ctx context.Context) error {
-	for begun := time.Now(); ; pause(ctx, rivalLook) {
-		var free bool
-		err := r.conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM checkpoints WHERE partition = $1 FOR UPDATE SKIP LOCKED)", r.partition).Scan(&free)
-		switch {
-		case err != nil:
-			return unavailable("looking at the checkpoint", err)
-		case free:
-			return nil
-		case time.Since(begun) < writerWait:
-			continue
-		}
-		_, err = r.conn.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = $1::bigint::oid
-			AND objid = $2::bigint::oid AND objsubid = 2 AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`,
-			lockWriter, r.partition)
-		if err != nil {
-			return unavailable("ending the session of a writer that hangs", err)
-		}
-		r.books.log.Warn("ended the session of a writer that hangs in a transaction", "partition", r.partition)
-		return nil
-	}
 }
 
 // answer is what a process says to a repair that asks who sells.

@@ -32,6 +32,9 @@ func (r *repair) wentAstray(ctx context.Context, tx pgx.Tx, found engine.DoorVie
 		return nil
 	}
 	held, err := r.books.engine.EntryAt(ctx, r.partition, last)
+	if errors.Is(err, engine.ErrCorrupt) {
+		return nil // what cannot be read proves nothing, and the journal has the event
+	}
 	if err != nil || held == nil {
 		return err // trimmed, or replayed from the journal
 	}

@@ -344,6 +344,23 @@ func TestDoor_RepairThatDiedAfterItsReplayCountsAllEvents(t *testing.T) {
 	auditClean(t, s)
 }
 
+// An entry of the stream that is no longer readable, of an event that the journal has, does not keep a partition fenced.
+func TestDoor_OpensBesideAWrittenEntryThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	s, conn := start(t, shop.Config{})
+	user, product := s.User(1000), s.Product(100, 10)
+	place(t, s, user, "before", line(product, 1))
+	s.Written()
+	key := s.Engine.Keys().Events(0)
+	id := fmt.Sprintf("%d-%d", number(t, conn, "SELECT epoch FROM checkpoints"), number(t, conn, "SELECT seq FROM checkpoints"))
+	s.Redis.Del(t.Context(), key)
+	if err := s.Redis.Do(t.Context(), "XADD", key, id, "v", "none").Err(); err != nil {
+		t.Fatal(err)
+	}
+	restart(t, s, func() {})
+	place(t, s, user, "after", line(product, 1))
+}
+
 // Repairs that are cut off at random, by several processes at once: whatever they leave behind, the next one opens.
 func TestDoor_RepairsThatDieLeaveNothingBroken(t *testing.T) {
 	t.Parallel()
